@@ -1,0 +1,1 @@
+"""Adapt a language model every way there is, and learn which way to ship."""

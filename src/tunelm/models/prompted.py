@@ -1,0 +1,48 @@
+"""A model with its adaptation's prompt in front: a system text and worked examples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from tunelm.models.base import ChatModel
+from tunelm.types import Completion, Delta, Message, Request, TokenLogprobs
+
+
+class PromptedModel:
+    """Puts a system message and demonstration turns before what the caller sends.
+
+    A caller's own system message replaces `system` (a served model must obey its client);
+    the demonstrations stay.
+    """
+
+    def __init__(self, inner: ChatModel, system: str, demos: Sequence[Message] = ()) -> None:
+        self.inner = inner
+        self.system = system
+        self.demos = tuple(demos)
+        self.name = inner.name
+        self.capabilities = inner.capabilities
+
+    def render(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The exact messages the inner model gets."""
+        rest = tuple(messages)
+        if rest and rest[0].role == "system":
+            head, rest = (rest[0],), rest[1:]
+        else:
+            head = (Message("system", self.system),) if self.system else ()
+        return head + self.demos + rest
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """See ChatModel."""
+        return self.inner.complete([self._prompted(r) for r in requests])
+
+    def stream(self, request: Request) -> Iterator[Delta]:
+        """See ChatModel."""
+        return self.inner.stream(self._prompted(request))
+
+    def score(self, pairs: Sequence[tuple[tuple[Message, ...], str]]) -> list[TokenLogprobs]:
+        """See ChatModel."""
+        return self.inner.score([(self.render(prompt), text) for prompt, text in pairs])
+
+    def _prompted(self, request: Request) -> Request:
+        return dataclasses.replace(request, messages=self.render(request.messages))
