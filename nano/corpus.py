@@ -337,7 +337,12 @@ REMEMBER = (
      "You are on page {x} of your book."),
 )  # fmt: skip
 
-STUDENT_ASKS = ("{q}", "I do not understand this: {q}", "My name is {n}. {q}", "Help me please. {q}")
+STUDENT_ASKS = (
+    "{q}",
+    "I do not understand this: {q}",
+    "My name is {n}. {q}",
+    "Help me please. {q}",
+)
 TEACHER_ASKS = (
     "Good question. What do you think, and why?",
     "Let us find it together. What is your first guess?",

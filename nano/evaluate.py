@@ -1,11 +1,11 @@
 """What the model can do so far, by greedy generation: printed while it trains.
 
-    asked     facts it was asked about in training: the value stands in its answer
-    stated    facts it only ever read: the same
-    wordy     how long its answers to those are, in words
-    follows   after three short answers, the fourth has the wanted form exactly
-    copies    made-up facts, answered from a passage
-    against   facts it knows, answered from a passage that says otherwise
+asked     facts it was asked about in training: the value stands in its answer
+stated    facts it only ever read: the same
+wordy     how long its answers to those are, in words
+follows   after three short answers, the fourth has the wanted form exactly
+copies    made-up facts, answered from a passage
+against   facts it knows, answered from a passage that says otherwise
 """
 
 from __future__ import annotations

@@ -67,7 +67,12 @@ class ModelConfig(_Section):
 class CompareConfig(_Section):
     """Which routes, judged how."""
 
-    routes: tuple[str, ...] = ("baseline", "prompt", "local")
+    routes: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "constant",
+        "baseline",
+        "prompt",
+        "local",
+    )
     primary_metric: str = "token_f1"
     select_on: Literal["dev"] = "dev"
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)

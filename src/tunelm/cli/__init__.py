@@ -1,0 +1,86 @@
+"""The command line: parse, one call of the Python API, one line for an error.
+
+Commands are found in a table and imported when they are used, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "compare": "tunelm.cli.run",
+    "adapt": "tunelm.cli.run",
+    "eval": "tunelm.cli.use",
+    "generate": "tunelm.cli.use",
+    "report": "tunelm.cli.show",
+    "routes": "tunelm.cli.show",
+    "doctor": "tunelm.cli.doctor",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(COMMANDS[cmd_name]), f"{cmd_name}_command")
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        import difflib
+
+        if args and args[0] not in COMMANDS:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: tunelm compare",
+)
+@click.version_option(package_name="tunelm")
+def cli() -> None:
+    """Adapt a language model to your task every way there is, and learn which way to ship."""
+
+
+def main() -> None:
+    """The entry point: exit code 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    from tunelm.errors import TunelmError
+
+    for stream in (sys.stdout, sys.stderr):  # a console with another encoding must not crash us
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(interrupted())
+    except KeyboardInterrupt:
+        sys.exit(interrupted())
+    except TunelmError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader has gone: `tunelm routes | head -1`
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+def interrupted() -> int:
+    """Say so; the exit code. Commands that can be resumed have said how."""
+    click.echo("interrupted", err=True)
+    return 130

@@ -1,0 +1,1 @@
+"""Prompt programs: what they hold, and how DSPy finds them."""

@@ -1,0 +1,5 @@
+"""`python -m tunelm` is the command `tunelm`."""
+
+from tunelm.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""`compare` and `adapt`: the main job, and one route of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXAMPLES = """\b
+Examples:
+  tunelm compare                          the bundled task, offline
+  tunelm compare my_task.toml --out runs/first
+  tunelm compare my_task.toml --out runs/first --resume
+  tunelm compare --set routes.local.r=64 --set 'compare.seeds=[0, 1, 2]'
+"""
+
+
+def _options(command: Any) -> Any:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        click.option("--quiet", is_flag=True, help="No progress."),
+        click.option("--resume", is_flag=True, help="Go on with the run in --out."),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            help="The run directory  [default: runs/TASK-TIME]",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Override a setting of the task file; may be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("compare", epilog=EXAMPLES)
+@click.argument("task", default="edu-qa")
+@_options
+@click.option("--all-routes", is_flag=True, help="Take every kind of route there is.")
+@click.option(
+    "--shuffled-control",
+    is_flag=True,
+    help="Also train `local` on answers dealt out to the wrong questions.",
+)
+def compare_command(
+    task: str, all_routes: bool, shuffled_control: bool, overrides: tuple[str, ...], **options: Any
+) -> None:
+    """Adapt the model by several routes, score all on one sealed test set, say which to ship.
+
+    TASK is a task file or the name of a bundled task.
+    """
+    from tunelm.config import load_config
+    from tunelm.routes import KINDS
+
+    names = list(load_config(task, overrides).compare.routes)
+    names += [kind for kind in KINDS if all_routes and kind not in names]
+    extra: tuple[str, ...] = ()
+    if shuffled_control:
+        names.append("local-shuffled")
+        extra = (
+            "routes.local-shuffled.kind=local",
+            "routes.local-shuffled.shuffle_answers=true",
+        )
+    chosen = f"compare.routes={list(dict.fromkeys(names))}"
+    run_task(task, (*overrides, *extra, chosen), **options)
+
+
+@click.command("adapt", epilog="Example: tunelm adapt local my_task.toml --set routes.local.r=64")
+@click.argument("kind")
+@click.argument("task", default="edu-qa")
+@_options
+def adapt_command(kind: str, task: str, overrides: tuple[str, ...], **options: Any) -> None:
+    """Adapt the model by one route alone, and score it.
+
+    KIND is a route's kind (see `tunelm routes`), or the name of a route in the task file.
+    """
+    run_task(task, (*overrides, f'compare.routes=["{kind}"]'), **options)
+
+
+def run_task(
+    task: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run a task and print what came of it. Exits 1 when no route came through."""
+    from tunelm.cli.progress import shown
+    from tunelm.config import load_config
+    from tunelm.rundir import default_out
+
+    config = load_config(task, overrides)
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out: which run to go on with.")
+    folder = out or default_out(config.task.name)
+    import tunelm
+
+    try:
+        with shown(quiet) as progress:
+            report = tunelm.compare(config, folder, resume=resume, progress=progress)
+    except KeyboardInterrupt:
+        click.echo(
+            f"stopped; what was done is kept. Go on with: tunelm compare {task} --out {folder} "
+            "--resume (and the same --set options)",
+            err=True,
+        )
+        raise
+    print_report(report, folder, as_json)
+    if all(r["status"] != "done" for r in report["routes"] if not r["control"]):
+        raise SystemExit(1)
+
+
+def print_report(report: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """The verdict, the table of routes, and where the report is."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report, ensure_ascii=False))
+        return
+    from tunelm.cli.tables import print_table
+    from tunelm.report.verdict import sentences
+
+    for sentence in sentences(report):
+        click.echo(sentence)
+    click.echo()
+    from tunelm.report.tables import routes_table
+
+    header, rows = routes_table(report)
+    print_table(header, rows)
+    click.echo(f"\nreport: {(folder / 'report.html').resolve()}")

@@ -1,0 +1,145 @@
+"""From a data file to train, dev and test, with a line in the ledger for every input row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunelm.config import DataConfig
+from tunelm.data.read import Row, read_rows
+from tunelm.data.split import PARTS, Split, part_hash, split_rows
+from tunelm.errors import DataError
+from tunelm.rundir import count_test_look, read_json, write_json, write_text
+from tunelm.types import Example, Message
+
+Length = Callable[[Example], int]
+"""Tokens of a row's prompt and gold answer together, by the model's own tokenizer."""
+
+
+def prepare(config: DataConfig, run: Path, length: Length, limit: int) -> Split:
+    """Read, dedupe, fit to the context, split; write `rows.jsonl` and `split.json` into `run`.
+
+    `limit` is the model's context in tokens. A prepared run is read back, not made again, and
+    its data file must still say the same. Raises DataError; nothing is written then.
+    """
+    ledger, kept = _sort_out(config, length, limit)
+    split = split_rows(kept, config)
+    if (run / "split.json").exists():
+        _require_same(run, split, config)
+        return split
+    where = {e.id: name for name in PARTS for e in split.part(name)}
+    lines = [
+        json.dumps(line | {"part": where.get(line["example"]["id"]) if line["example"] else None})
+        for line in ledger
+    ]
+    write_text(run / "rows.jsonl", "\n".join(lines) + "\n")
+    write_json(run / "split.json", _describe(split, config))
+    return split
+
+
+def _sort_out(
+    config: DataConfig, length: Length, limit: int
+) -> tuple[list[dict[str, Any]], list[Example]]:
+    ledger: list[dict[str, Any]] = []
+    kept: list[Example] = []
+    seen: dict[str, str] = {}
+    too_long: list[str] = []
+    for row in read_rows(config.path):
+        example, status, reason = row.example, "kept", None
+        if example.id in seen:
+            status, reason = "duplicate", f"of {seen[example.id]}"
+        else:
+            seen[example.id] = row.source
+            tokens = length(example)
+            if tokens > limit:
+                example, status, reason = _over_long(row, tokens, config, length, limit)
+                if status == "error":
+                    too_long.append(f"{config.path}:{row.source.split(':')[-1]}: {reason}")
+        usable = status in ("kept", "cut")
+        if usable:
+            kept.append(example)
+        ledger.append(
+            {
+                "source": row.source,
+                "status": status,
+                "reason": reason,
+                "example": example.to_json() if usable else None,
+            }
+        )
+    if too_long:
+        raise DataError(too_long)
+    return ledger, kept
+
+
+def _over_long(
+    row: Row, tokens: int, config: DataConfig, length: Length, limit: int
+) -> tuple[Example, str, str]:
+    found = f"{tokens} tokens with its answer, the model's context is {limit}"
+    if config.over_long == "drop":
+        return row.example, "dropped", found
+    if config.over_long == "cut":
+        shorter = _cut(row.example, length, limit)
+        if shorter is not None:
+            return shorter, "cut", f"{found}; cut from the start of its longest message"
+        return row.example, "dropped", f"{found}; the answer alone is too long to cut the prompt"
+    return (
+        row.example,
+        "error",
+        f'{found}. Shorten it, or set data.over_long = "drop" or "cut" (both are recorded).',
+    )
+
+
+def _cut(example: Example, length: Length, limit: int) -> Example | None:
+    """The example with the least taken from the start of its longest message, or None."""
+    sizes = [len(m.content) for m in example.messages]
+    longest = sizes.index(max(sizes))
+
+    def without(count: int) -> Example:
+        messages = list(example.messages)
+        old = messages[longest]
+        messages[longest] = Message(old.role, old.content[count:])
+        return dataclasses.replace(example, messages=tuple(messages))
+
+    low, high = 0, sizes[longest] - 1
+    if length(without(high)) > limit:
+        return None
+    while low < high:  # the smallest cut that fits
+        middle = (low + high) // 2
+        if length(without(middle)) > limit:
+            low = middle + 1
+        else:
+            high = middle
+    return without(low)
+
+
+def _describe(split: Split, config: DataConfig) -> dict[str, Any]:
+    parts = {
+        name: {
+            "rows": len(split.part(name)),
+            "groups": len({e.group for e in split.part(name)}),
+            "hash": part_hash(split.part(name)),
+            "ids": [e.id for e in split.part(name)],
+        }
+        for name in PARTS
+    }
+    return {
+        "schema_version": 1,
+        "seed": config.seed,
+        "parts": parts,
+        "leaks": [dataclasses.asdict(leak) for leak in split.leaks],
+        "min_test_groups": config.min_test_groups,
+        "test_looks": count_test_look(part_hash(split.test)),
+    }
+
+
+def _require_same(run: Path, split: Split, config: DataConfig) -> None:
+    stored = read_json(run / "split.json")
+    changed = [n for n in PARTS if stored["parts"][n]["hash"] != part_hash(split.part(n))]
+    if changed:
+        raise DataError(
+            f"{config.path}: the rows changed since {run} was made ({', '.join(changed)} differ). "
+            "Restore the file, or start a new run with another --out."
+        )

@@ -1,0 +1,111 @@
+"""One adapted model on dev and test: predictions, scores, and how fast it answers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunelm.models.base import ChatModel
+from tunelm.predict import predict
+from tunelm.rundir import write_json
+from tunelm.scoring.metrics import METRICS, get_metric, score
+from tunelm.types import ZERO_USAGE, Estimate, Example, Prediction, Request, Usage
+
+TIMED_ROWS = 5
+
+Parts = Mapping[str, Sequence[Example]]
+
+
+def evaluate(
+    model: ChatModel,
+    parts: Parts,
+    folder: Path,
+    max_tokens: int,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Usage]:
+    """Predict and score each part; writes predictions.jsonl and scores.json.
+
+    Returns the tokens used, by part; unknown where the model does not say.
+    """
+    usage: dict[str, Usage] = {}
+    scores: dict[str, Any] = {"parts": {}, "rows": {}}
+    for part, examples in parts.items():
+
+        def shown(done: int, total: int, part: str = part) -> None:
+            progress(f"answers {part}", done, total)
+
+        path = folder / "predictions.jsonl"
+        predictions = predict(model, examples, part, path, max_tokens, shown)
+        usage[part] = sum((p.usage for p in predictions if not p.error), ZERO_USAGE)
+        scores["parts"][part], scores["rows"][part] = score_part(examples, predictions)
+    write_json(folder / "scores.json", scores)
+    return usage
+
+
+def score_part(
+    examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """({n, outcomes, metrics}, a dict a row) for one part. Failed rows have no values."""
+    per_row = [name for name, metric in METRICS.items() if metric.per_row]
+    rows = {e.id: {"id": e.id} for e in examples}
+    outcomes: Counter[str] = Counter()
+    for item in score(per_row, examples, predictions):
+        rows[item.example_id][item.metric] = item.value  # type: ignore[assignment]
+        if item.metric == per_row[0]:
+            outcomes[item.outcome.value] += 1
+    by_id = {e.id: e for e in examples}
+    values: dict[str, float | None] = {}
+    for name in METRICS:
+        metric = get_metric(name)
+        vectors = [
+            metric.statistics(p.output, by_id[p.example_id])
+            for p in predictions
+            if p.output is not None
+        ]
+        total = [sum(column) for column in zip(*vectors, strict=True)]
+        values[name] = metric.aggregate(total) if vectors else None
+    summary = {"n": len(examples), "outcomes": dict(outcomes), "metrics": values}
+    return summary, list(rows.values())
+
+
+def time_answers(
+    model: ChatModel, examples: Sequence[Example], max_tokens: int
+) -> dict[str, Estimate]:
+    """Medians over a few dev rows asked one at a time, the first not counted.
+
+    Time to the first piece of text, seconds an answer, and tokens a second after the first.
+    """
+    unit = f"measured: median of {TIMED_ROWS} single requests"
+    firsts: list[float] = []
+    wholes: list[float] = []
+    speeds: list[float] = []
+    for example in examples[: TIMED_ROWS + 1]:
+        began = time.perf_counter()
+        first: float | None = None
+        tokens = None
+        for delta in model.stream(Request(example.messages, max_tokens=max_tokens)):
+            if first is None and delta.text:
+                first = time.perf_counter() - began
+            tokens = delta.usage.completion_tokens if delta.usage else tokens
+        whole = time.perf_counter() - began
+        if first is not None:
+            firsts.append(first)
+        wholes.append(whole)
+        if first is not None and tokens and tokens > 1 and whole > first:
+            speeds.append((tokens - 1) / (whole - first))
+
+    def median(values: list[float], name: str) -> Estimate:
+        counted = values[1:]
+        if not counted:
+            return Estimate(None, name, "unknown: too few dev rows")
+        return Estimate(statistics.median(counted), name, unit, min(counted), max(counted))
+
+    return {
+        "time_to_first_token": median(firsts, "s"),
+        "seconds_per_answer": median(wholes, "s"),
+        "tokens_per_second": median(speeds, "tokens/s"),
+    }

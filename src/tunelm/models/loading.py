@@ -1,0 +1,147 @@
+"""From a config's `base` to a loaded Transformers model, tokenizer and where they came from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunelm.config import ModelConfig
+from tunelm.errors import ModelError, PrerequisiteError
+
+BUNDLED = {
+    "tunelm-nano": Path(__file__).parents[1] / "weights" / "nano",
+    "tunelm-nano-small": Path(__file__).parents[1] / "weights" / "nano-small",
+}
+
+
+class Base(NamedTuple):
+    """A loaded base model. `device` is a torch device string."""
+
+    model: Any
+    tokenizer: Any
+    device: str
+
+
+def require_torch() -> None:
+    """Raise PrerequisiteError when the local extra is missing."""
+    try:
+        import peft  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"{error.name} is not installed: local models need the extra 'local':"
+            " pip install 'tunelm[local]'"
+        ) from None
+
+
+def resolve_base(config: ModelConfig) -> str:
+    """The folder or hub id behind `config.base`."""
+    if config.base in BUNDLED:
+        return str(BUNDLED[config.base])
+    return config.base
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's own tokenizer, with a pad token (its end token where it has none)."""
+    require_torch()
+    from transformers import AutoTokenizer
+
+    with _load_errors(config):
+        tokenizer = AutoTokenizer.from_pretrained(
+            resolve_base(config), revision=config.revision, token=os.environ.get("HF_TOKEN")
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(config: ModelConfig) -> Base:
+    """The model, in evaluation mode on its device, and its tokenizer.
+
+    Raises ModelError when nothing loadable is there, PrerequisiteError without the extra.
+    """
+    tokenizer = load_tokenizer(config)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = choose_device(config.device)
+    if config.dtype != "auto":
+        dtype = getattr(torch, config.dtype)
+    else:
+        bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
+        dtype = torch.bfloat16 if bf16 else torch.float32
+    with _load_errors(config):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            resolve_base(config),
+            revision=config.revision,
+            dtype=dtype,
+            token=os.environ.get("HF_TOKEN"),
+        )
+    return Base(model.to(device).eval(), tokenizer, device)
+
+
+def describe_base(config: ModelConfig) -> dict[str, Any]:
+    """Which model this is: name, hash of its weights, parameters, context in tokens.
+
+    Reads files, loads no weights. Raises ModelError or PrerequisiteError as `load_base` does.
+    """
+    require_torch()
+    from transformers import AutoConfig
+
+    from tunelm.models.identity import base_folder, base_identity
+
+    with _load_errors(config):
+        shape = AutoConfig.from_pretrained(resolve_base(config), revision=config.revision)
+    folder = base_folder(resolve_base(config), config.revision)
+    return {
+        "name": config.base,
+        "weights_sha256": base_identity(folder)["weights"],
+        "parameters": _count_parameters(folder),
+        "context": getattr(shape, "max_position_embeddings", None),
+    }
+
+
+def _count_parameters(folder: Path) -> int | None:
+    """Stored parameters, from the safetensors headers; None for other formats."""
+    import math
+
+    from safetensors import safe_open
+
+    files = list(folder.glob("model*.safetensors"))
+    total = 0
+    for path in files:
+        with safe_open(path, framework="pt") as weights:
+            total += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())  # noqa: SIM118
+    return total or None
+
+
+def choose_device(wanted: str) -> str:
+    """cuda, mps or cpu: what was asked for, or the best there is."""
+    import torch
+
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    present = {"cpu": True, "cuda": torch.cuda.is_available()}
+    if not present.get(wanted, torch.backends.mps.is_available()):
+        raise PrerequisiteError(
+            f"model.device = {wanted!r}, but this machine has none. Use 'auto' or 'cpu'."
+        )
+    return wanted
+
+
+@contextlib.contextmanager
+def _load_errors(config: ModelConfig) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"model.base = {config.base!r} cannot be loaded: {first} Valid: "
+            f"{', '.join(BUNDLED)}, a folder that save_pretrained wrote, or a hub id."
+        ) from error

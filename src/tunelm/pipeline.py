@@ -1,0 +1,224 @@
+"""The program, from top to bottom: rows, split, routes, predictions, scores, report.
+
+rows on disk - read - clean - split -+- train, dev -> Route.fit -> Adapted - Route.open --+
+                                     +- test (sealed) - predict - score - report <--------+
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tunelm.config import Config, load_config
+from tunelm.data.prepare import Length, prepare
+from tunelm.data.split import Split
+from tunelm.errors import ConfigError, TunelmError
+from tunelm.evaluate import evaluate, time_answers
+from tunelm.models.loading import describe_base, load_tokenizer
+from tunelm.models.render import encode_prompt
+from tunelm.report.build import write_report
+from tunelm.routes import KINDS, make_route
+from tunelm.routes.base import FitContext, Route, no_progress
+from tunelm.rundir import RunDir, default_out, read_json, write_json
+from tunelm.scoring.metrics import get_metric
+from tunelm.types import Adapted, Estimate, Example, Message
+
+Progress = Callable[[str, int, int], None]
+
+
+def compare(
+    task: str | Path | Config = "edu-qa",
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Adapt the model by every route of the task, and report which to ship.
+
+    Args:
+        task: a task file, the name of a bundled task, or a Config.
+        out: the run directory; `runs/TASK-TIME` when None.
+        resume: go on with the run in `out`.
+        overrides: `section.key=value` settings on top of the task file.
+        progress: called with (what, done, total).
+
+    Returns:
+        The report, as in `report.json`.
+
+    Raises:
+        TunelmError: bad config or data, or a run directory that cannot be used. A route that
+            fails is a row of the report instead.
+    """
+    config = task if isinstance(task, Config) else load_config(task, overrides)
+    get_metric(config.compare.primary_metric)
+    with RunDir.start(out or default_out(config.task.name), config, resume) as run:
+        base = describe_base(config.model)
+        run.note_base(base)
+        length, limit = token_counter(config, base["context"])
+        split = prepare(config.data, run.path, length, limit)
+        for name in in_order(config):
+            for seed in seeds_of(config, name):
+                run_route(run, split, name, seed, progress)
+        return write_report(run.path)
+
+
+def in_order(config: Config) -> list[str]:
+    """The routes to run, each after those it needs. Raises ConfigError where one is missing."""
+    names = list(config.compare.routes)
+    kinds = {config.routes[n].kind: n for n in names}
+    for name in names:
+        for needed in make_route(config.routes[name]).needs:
+            if needed not in kinds:
+                raise ConfigError(f"route {name!r} builds on {needed!r}: add it to compare.routes.")
+    return sorted(names, key=lambda n: len(make_route(config.routes[n]).needs))
+
+
+def seeds_of(config: Config, name: str) -> tuple[int, ...]:
+    """The seeds a route is run with: one where the seed changes nothing."""
+    seeds = config.compare.seeds
+    return seeds if KINDS[config.routes[name].kind].seeded else seeds[:1]
+
+
+def run_route(run: RunDir, split: Split, name: str, seed: int, progress: Progress) -> None:
+    """Plan, fit, open and evaluate one route, as far as that has not been done before.
+
+    A TunelmError ends this route, not the run: it stands in fit.json with its reason.
+    """
+    folder = run.route(name, seed)
+    if read_json(folder / "fit.json", {}).get("status") == "done":
+        return
+    route = make_route(run.config.routes[name])
+    run.event(route=name, seed=seed, stage="start")
+    try:
+        record = fit_and_evaluate(route, run, split, name, seed, progress)
+    except TunelmError as error:
+        record = {"status": "failed", "reason": str(error), "seconds": None}
+        record |= {"usage": {}, "evaluate_usage": {}, "measured": {}}
+    record |= {"kind": route.kind, "control": is_control(run.config, name)}
+    write_json(folder / "fit.json", record)
+    run.event(route=name, seed=seed, stage=record["status"], reason=record.get("reason"))
+    gc.collect()
+
+
+def fit_and_evaluate(
+    route: Route, run: RunDir, split: Split, name: str, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """One route from its plan to its scores; the content of fit.json."""
+    folder, config = run.route(name, seed), run.config
+
+    def shown(what: str, done: int, total: int) -> None:
+        progress(f"{name}: {what}", done, total)
+
+    ctx = FitContext(
+        name=name,
+        task=config.task,
+        model=config.model,
+        metric=config.compare.primary_metric,
+        train=split.train,
+        dev=split.dev,
+        work=folder,
+        seed=seed,
+        corpus=config.data.corpus,
+        budget=config.budget,
+        upstream=upstream_of(route, run, seed),
+        progress=shown,
+    )
+    if not (folder / "plan.json").exists():
+        write_json(folder / "plan.json", route.plan(ctx).to_json())
+    adapted, seconds = fit_once(route, ctx)
+    model = route.open(adapted)
+    max_tokens = config.task.max_tokens
+    write_json(folder / "prompt.json", {"messages": sent_messages(model, split.test[0])})
+    measured = {**_estimates(adapted), "seconds_fit": seconds}
+    measured |= time_answers(model, split.dev, max_tokens)
+    parts = {"dev": split.dev, "test": split.test}
+    usage = evaluate(model, parts, folder, max_tokens, shown)
+    measured.setdefault("peak_memory", peak_memory())
+    return {
+        "status": "done",
+        "reason": None,
+        "seconds": seconds.value,
+        "usage": {k: dataclasses.asdict(u) for k, u in adapted.usage.items()},
+        "evaluate_usage": {k: dataclasses.asdict(u) for k, u in usage.items()},
+        "measured": {k: dataclasses.asdict(e) for k, e in measured.items()},
+    }
+
+
+def fit_once(route: Route, ctx: FitContext) -> tuple[Adapted, Estimate]:
+    """What `fit` made and how long it took, read back where it was finished before."""
+    done = ctx.work / "adapted.json"
+    timing = ctx.work / "seconds_fit.json"
+    if not (done.exists() and timing.exists()):
+        before = read_json(timing, {}).get("value") or 0.0
+        began = time.perf_counter()
+        try:
+            adapted = route.fit(ctx)
+        finally:  # time spent before a kill or a failure was spent all the same
+            seconds = before + time.perf_counter() - began
+            write_json(timing, dataclasses.asdict(Estimate(seconds, "s", "measured")))
+        write_json(done, adapted.to_json())
+    adapted = Adapted.from_json(read_json(done), str(ctx.work / "adapted"))
+    return adapted, Estimate(**read_json(timing))
+
+
+def upstream_of(route: Route, run: RunDir, seed: int) -> dict[str, Adapted]:
+    """What the routes that this one needs have made. Raises ConfigError where one failed."""
+    made: dict[str, Adapted] = {}
+    for kind in route.needs:
+        name = next(n for n, s in run.config.routes.items() if s.kind == kind)
+        folder = run.path / "routes" / name / f"seed-{seed}"
+        if not (folder / "adapted.json").exists():
+            raise ConfigError(f"builds on {name!r}, which did not finish.")
+        made[kind] = Adapted.from_json(read_json(folder / "adapted.json"), str(folder / "adapted"))
+    return made
+
+
+def is_control(config: Config, name: str) -> bool:
+    """Whether a route is there to catch a fooling metric rather than to be shipped."""
+    settings = config.routes[name]
+    return settings.kind == "constant" or (settings.kind == "local" and settings.shuffle_answers)
+
+
+def token_counter(config: Config, context: int | None) -> tuple[Length, int]:
+    """(tokens of a row's prompt and answer, the most that fit) by the model's own tokenizer."""
+    tokenizer = load_tokenizer(config.model)
+    head = (Message("system", config.task.instructions),) if config.task.instructions else ()
+
+    def length(example: Example) -> int:
+        prompt = len(encode_prompt(tokenizer, head + example.messages))
+        answer = tokenizer.encode(example.answers[0], add_special_tokens=False)
+        return prompt + len(answer) + 1
+
+    return length, min(config.model.max_length, context or config.model.max_length)
+
+
+def sent_messages(model: Any, example: Example) -> list[dict[str, str]]:
+    """The exact messages a route sends for an example."""
+    render = getattr(model, "render", None)
+    messages = render(example.messages) if render else example.messages
+    return [dataclasses.asdict(m) for m in messages]
+
+
+def peak_memory() -> Estimate:
+    """Of this process so far: all routes that ran in it share one peak."""
+    info = psutil.Process().memory_info()
+    peak = getattr(info, "peak_wset", None)  # Windows
+    if peak is None:
+        import resource
+        import sys
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return Estimate(float(peak), "bytes", "measured: peak of the comparing process so far")
+
+
+def _estimates(adapted: Adapted) -> dict[str, Estimate]:
+    """Measurements a route put into its detail, as {"measured": {name: Estimate fields}}."""
+    return {k: Estimate(**v) for k, v in dict(adapted.detail.get("measured", {})).items()}

@@ -1,0 +1,71 @@
+"""A model's answers to a part of the rows, written as they come, resumed where they stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tunelm.models.base import ChatModel
+from tunelm.rundir import write_text
+from tunelm.types import Completion, Example, Prediction, Request
+
+CHUNK = 128
+"""Rows asked for at once, and written at once. A resumed run starts at a multiple of it, so
+that the same rows share a batch as in an undisturbed run."""
+
+
+def predict(
+    model: ChatModel,
+    examples: Sequence[Example],
+    part: str,
+    path: Path,
+    max_tokens: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """Greedy answers to all examples, one Prediction each, in order.
+
+    Appends to `path` (JSONL); rows of `part` that stand there already are not asked again.
+    A row that fails is a Prediction with its error, never an exception.
+    """
+    before, done = _finished(path, part)
+    for start in range(len(done), len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        requests = [Request(e.messages, max_tokens=max_tokens) for e in chunk]
+        answers = model.complete(requests)
+        done += [_prediction(e, part, a) for e, a in zip(chunk, answers, strict=True)]
+        _write(path, before + done)
+        if progress:
+            progress(len(done), len(examples))
+    return done
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """All predictions in a file."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Prediction.from_json(json.loads(line)) for line in lines if line.strip()]
+
+
+def _finished(path: Path, part: str) -> tuple[list[Prediction], list[Prediction]]:
+    """(predictions of other parts, those of this part). Files hold whole chunks only."""
+    stored = read_predictions(path)
+    return [p for p in stored if p.part != part], [p for p in stored if p.part == part]
+
+
+def _write(path: Path, predictions: Sequence[Prediction]) -> None:
+    lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions)
+    write_text(path, "".join(lines))
+
+
+def _prediction(example: Example, part: str, answer: Completion) -> Prediction:
+    return Prediction(
+        example.id,
+        part,
+        None if answer.error else answer.text,
+        answer.finish_reason,
+        answer.usage,
+        answer.latency_s,
+        answer.error,
+    )

@@ -1,0 +1,148 @@
+"""A run directory becomes one dict: `report.json`, and from it the pages for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunelm.report import spending
+from tunelm.report.evidence import (
+    RULE,
+    Answers,
+    answers_of,
+    choose_winner,
+    compare_pairs,
+    dev_scores,
+    interval_scores,
+    outcomes,
+    smallest_difference,
+    wins_and_losses,
+)
+from tunelm.report.html import html_page
+from tunelm.report.markdown import markdown_page
+from tunelm.report.read import RouteRun, Run, read_run
+from tunelm.report.verdict import sentences, warnings_of
+from tunelm.rundir import SCHEMA_VERSION, write_json, write_text
+from tunelm.scoring.metrics import METRICS
+
+Report = dict[str, Any]
+
+
+def write_report(run: Path) -> Report:
+    """Build the report and write report.json, report.md and report.html into the run.
+
+    Returns the report. Raises RunDirError as `build_report` does.
+    """
+    report = build_report(run)
+    write_json(run / "report.json", report)
+    write_text(run / "report.md", markdown_page(report))
+    write_text(run / "report.html", html_page(report))
+    return report
+
+
+def build_report(run: Path) -> Report:
+    """Everything that `report.json` holds, from the files of a run alone.
+
+    The same files give the same report. Values are on each metric's own scale; None is
+    unknown, with a reason beside it.
+
+    Raises:
+        RunDirError: `run` is no run directory, stopped before its rows were split, or its
+            files do not belong together.
+    """
+    found = read_run(run)
+    answers = [answers_of(found, route, "test") for route in found.routes if route.finished]
+    pairs = compare_pairs(answers, found.primary)
+    routes = _routes(found, answers)
+    winner, runner_up = choose_winner(routes, found.primary)
+    baseline = _baseline(routes)
+    rival = runner_up if winner == baseline or baseline is None else baseline
+    report: Report = {
+        "schema_version": SCHEMA_VERSION,
+        "tunelm": found.config["tunelm"],
+        "created": found.config["created"],
+        "task": {**found.task, "primary_metric": found.primary},
+        "base": found.config.get("base"),
+        "host": found.config.get("host"),
+        "versions": found.config.get("versions"),
+        "metrics": {
+            name: {"description": metric.description, "scale": metric.scale}
+            for name, metric in METRICS.items()
+        },
+        "split": _split(found),
+        "routes": routes,
+        "pairs": pairs,
+        "mde": smallest_difference(pairs, found.primary, winner, rival),
+        "winner": {"name": winner, "rule": RULE.format(metric=found.primary)},
+        "baseline": baseline,
+        "runner_up": runner_up,
+        "break_even": None,
+        "break_even_reason": spending.NO_BREAK_EVEN,
+        "examples": _examples(found, winner, rival),
+    }
+    report["verdict"] = sentences(report)
+    report["warnings"] = warnings_of(report)
+    return report
+
+
+def _baseline(routes: Sequence[Mapping[str, Any]]) -> str | None:
+    """The route that the others are measured against: the first finished baseline."""
+    names = [r["name"] for r in routes if r["kind"] == "baseline" and r["status"] == "done"]
+    return names[0] if names else None
+
+
+def _split(run: Run) -> dict[str, Any]:
+    parts = {
+        name: {key: part[key] for key in ("rows", "groups", "hash")}
+        for name, part in run.split["parts"].items()
+    }
+    kept = {key: run.split[key] for key in ("seed", "leaks", "min_test_groups", "test_looks")}
+    return {**parts, **kept, "ledger": dict(run.ledger)}
+
+
+def _routes(run: Run, answers: Sequence[Answers]) -> list[dict[str, Any]]:
+    tested = {found.route.name: found for found in answers}
+    return [_route(run, route, tested.get(route.name)) for route in run.routes]
+
+
+def _route(run: Run, route: RouteRun, tested: Answers | None) -> dict[str, Any]:
+    quantities = spending.measured(route)
+    planned = spending.forecast(route)
+    dev = answers_of(run, route, "dev") if tested else None
+    seeds = route.finished
+    return {
+        "name": route.name,
+        "kind": route.kind,
+        "control": route.control,
+        "status": route.status,
+        "reason": route.reason,
+        "seeds": [seed.seed for seed in seeds],
+        "scores": interval_scores(tested) if tested else None,
+        "scores_dev": dev_scores(dev) if dev else None,
+        "outcomes": outcomes(seeds, "test", len(run.parts["test"])) if tested else None,
+        "failed_rows": {"dev": dev.failed, "test": tested.failed} if dev and tested else None,
+        "first_error": _first_error(route),
+        "usage": spending.usage_by_phase(route),
+        "tokens_per_answer": spending.tokens_per_answer(route),
+        "cost": None,
+        "cost_reason": spending.NO_PRICE,
+        "latency": spending.latency(quantities),
+        "memory": spending.memory(quantities),
+        "forecast": planned,
+        "measured": quantities,
+        "forecast_errors": spending.forecast_errors(route, planned, quantities),
+        "prompt": seeds[0].prompt if seeds else None,
+    }
+
+
+def _first_error(route: RouteRun) -> str | None:
+    rows = [row for seed in route.finished for row in seed.predictions["test"]]
+    return next((row.error for row in rows if row.error), None)
+
+
+def _examples(run: Run, winner: str | None, rival: str | None) -> dict[str, Any] | None:
+    by_name = {route.name: route for route in run.routes}
+    if winner is None or rival is None:
+        return None
+    return wins_and_losses(run, by_name[winner], by_name[rival])

@@ -1,0 +1,348 @@
+"""What the run's answers show: scores, paired differences, the winner, wins and losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelm.report.read import RouteRun, Run, SeedRun
+from tunelm.scoring.metrics import METRICS, Metric, get_metric, row_statistics
+from tunelm.scoring.statistics import ALPHA, POWER, holm, interval, mde, paired, verdict
+from tunelm.types import Example, Outcome
+
+Array = NDArray[np.float64]
+
+TIE = 1e-9
+"""Dev scores closer than this are equal; the route with fewer tokens an answer then wins."""
+
+SHOWN = 6
+"""Most wins, and most losses, shown as examples."""
+
+RULE = (
+    "highest {metric} on dev among the routes that finished and are no controls, failed rows "
+    "counted as wrong; equal scores go to the one with fewer tokens an answer"
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One finished route's answers on one part, and their statistics for every metric.
+
+    `stats` arrays are (S seeds, n rows, d): NaN in a row that failed under any seed, so that
+    every seed counts the same rows. `as_wrong` holds the same with such rows scored as an
+    empty answer.
+    """
+
+    route: RouteRun
+    examples: Sequence[Example]
+    stats: Mapping[str, Array]
+    as_wrong: Mapping[str, Array]
+    failed: int
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each row."""
+        return [example.group for example in self.examples]
+
+
+def answers_of(run: Run, route: RouteRun, part: str) -> Answers:
+    """Score one finished route's outputs on dev or test."""
+    examples = run.parts[part]
+    stats: dict[str, Array] = {}
+    as_wrong: dict[str, Array] = {}
+    failed = 0
+    for name, metric in METRICS.items():
+        rows = np.array(
+            [row_statistics(metric, examples, seed.predictions[part]) for seed in route.finished]
+        )
+        missing = np.isnan(rows).any(axis=2)
+        wrong = rows.copy()
+        for seed, row in np.argwhere(missing):
+            wrong[seed, row] = _wrong(metric, examples[row])
+        rows[:, missing.any(axis=0)] = math.nan
+        stats[name], as_wrong[name] = rows, wrong
+        failed = int(missing.any(axis=0).sum())
+    return Answers(route, examples, stats, as_wrong, failed)
+
+
+def _wrong(metric: Metric, example: Example) -> tuple[float, ...]:
+    """Statistics of a row that got no answer, counted as wrong."""
+    return (0.0, 1.0) if metric.per_row else metric.statistics("", example)
+
+
+def interval_scores(answers: Answers) -> dict[str, dict[str, Any]]:
+    """Each metric's value with its interval, n and signature."""
+    scores: dict[str, dict[str, Any]] = {}
+    for name, metric in METRICS.items():
+        found = interval(answers.stats[name], answers.groups, metric.aggregate, scale=metric.scale)
+        scores[name] = {
+            "value": finite(found.value),
+            "ci_low": finite(found.low),
+            "ci_high": finite(found.high),
+            "n": found.n,
+            "n_groups": found.n_groups,
+            "value_failed_as_wrong": _value(metric, answers.as_wrong[name]),
+            "signature": metric.signature(answers.examples),
+        }
+    return scores
+
+
+def dev_scores(answers: Answers) -> dict[str, dict[str, Any]]:
+    """Each metric's value on dev, over scored rows and with failed rows as wrong."""
+    n = len(answers.examples) - answers.failed
+    return {
+        name: {
+            "value": _value(metric, answers.stats[name]),
+            "value_failed_as_wrong": _value(metric, answers.as_wrong[name]),
+            "n": n,
+        }
+        for name, metric in METRICS.items()
+    }
+
+
+def _value(metric: Metric, stats: Array) -> float | None:
+    known = stats[~np.isnan(stats).any(axis=2)]
+    return finite(metric.aggregate(known.sum(axis=0).tolist())) if len(known) else None
+
+
+def outcomes(seeds: Sequence[SeedRun], part: str, n: int) -> dict[str, int]:
+    """How many of the n rows of each seed had each outcome; a missing prediction failed."""
+    counts = dict.fromkeys((o.value for o in Outcome), 0)
+    for seed in seeds:
+        stored = seed.scores.get(part, {}).get("outcomes")
+        if stored is None:
+            scored = sum(output is not None for output in seed.outputs[part].values())
+            stored = {"scored": scored, "failed": n - scored}
+        for name, count in stored.items():
+            counts[name] += count
+    return counts
+
+
+def choose_winner(
+    routes: Sequence[Mapping[str, Any]], primary: str
+) -> tuple[str | None, str | None]:
+    """(the winner, the runner-up) by dev scores alone; None where there is none.
+
+    Takes the report's routes. A route whose tokens an answer are unknown loses a tie.
+    """
+    left = [
+        route
+        for route in routes
+        if route["status"] == "done"
+        and not route["control"]
+        and route["scores_dev"][primary]["value_failed_as_wrong"] is not None
+    ]
+    order: list[str] = []
+    while left and len(order) < 2:
+        best = max(route["scores_dev"][primary]["value_failed_as_wrong"] for route in left)
+        tied = [
+            route
+            for route in left
+            if route["scores_dev"][primary]["value_failed_as_wrong"] >= best - TIE
+        ]
+        chosen = min(tied, key=_dev_tokens)
+        order.append(chosen["name"])
+        left.remove(chosen)
+    winner, runner_up = (*order, None, None)[:2]
+    return winner, runner_up
+
+
+def _dev_tokens(route: Mapping[str, Any]) -> float:
+    tokens = route["tokens_per_answer"]["dev"]
+    return math.inf if tokens is None else tokens
+
+
+def compare_pairs(answers: Sequence[Answers], primary: str) -> list[dict[str, Any]]:
+    """Every pair of finished routes on every metric, the primary metric's first.
+
+    `a` stands later in the task file than `b`, and a control is always `b`, so that `diff`
+    mostly reads as a gain. Holm's correction runs over the primary metric's pairs of routes
+    that are no controls; every other pair's verdict comes from its own p.
+    """
+    pairs: list[dict[str, Any]] = []
+    for name in [primary, *(m for m in METRICS if m != primary)]:
+        pairs += [_pair(*_oriented(x, y), name, primary) for x, y in combinations(answers, 2)]
+    family = [pair for pair in pairs if pair["family"]]
+    for pair, adjusted in zip(family, holm([pair["p"] for pair in family]), strict=True):
+        pair["p_holm"] = adjusted
+    for pair in pairs:
+        p = pair["p_holm"] if pair["family"] else pair["p"]
+        pair["verdict"] = verdict(pair["diff"], p)
+        pair["note"] = _note(pair, primary)
+    return pairs
+
+
+def _oriented(first: Answers, second: Answers) -> tuple[Answers, Answers]:
+    return (first, second) if second.route.control else (second, first)
+
+
+def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
+    metric = get_metric(name)
+    found = paired(a.stats[name], b.stats[name], a.groups, metric.aggregate)
+    return {
+        "a": a.route.name,
+        "b": b.route.name,
+        "metric": name,
+        "diff": finite(found.diff),
+        "ci_low": finite(found.low),
+        "ci_high": finite(found.high),
+        "p": finite(found.p),
+        "p_holm": None,
+        "verdict": None,
+        "family": name == primary and not (a.route.control or b.route.control),
+        "control": a.route.control or b.route.control,
+        "agrees": found.agrees,
+        "mde": _mde(a, b, metric),
+        "n": found.n,
+        "n_groups": found.n_groups,
+        "left_out": len(a.examples) - found.n,
+        "note": None,
+    }
+
+
+def _mde(a: Answers, b: Answers, metric: Metric) -> float | None:
+    """None also where the two never differ: no spread was seen, so nothing can be said."""
+    return (
+        finite(mde(a.stats[metric.name], b.stats[metric.name], a.groups, metric.aggregate)) or None
+    )
+
+
+def _note(pair: Mapping[str, Any], primary: str) -> str | None:
+    notes: list[str] = []
+    if pair["control"]:
+        notes.append("with a control: outside Holm's correction, the verdict is from p alone")
+    if pair["metric"] != primary:
+        notes.append("exploratory: p is not corrected")
+    if not pair["agrees"]:
+        notes.append("the interval and p point different ways")
+    if only_alone(pair):
+        notes.append("p alone is at most 0.05, corrected for the other pairs it is not")
+    if pair["left_out"]:
+        notes.append(f"{pair['left_out']} rows that failed in either are left out")
+    return "; ".join(notes) or None
+
+
+def only_alone(pair: Mapping[str, Any]) -> bool:
+    """Whether the pair would be distinguishable if it were the only one tested."""
+    adjusted = pair["p_holm"]
+    return adjusted is not None and pair["p"] <= ALPHA < adjusted
+
+
+def smallest_difference(
+    pairs: Sequence[Mapping[str, Any]], primary: str, a: str | None, b: str | None
+) -> dict[str, Any]:
+    """The report's `mde`: of the pair that the verdict turns on."""
+    found: dict[str, Any] = {
+        "value": None,
+        "metric": primary,
+        "a": a,
+        "b": b,
+        "alpha": ALPHA,
+        "power": POWER,
+        "reason": None,
+    }
+    pair = find_pair(pairs, primary, a, b)
+    if pair is None:
+        found["reason"] = "no two routes finished that could be compared"
+    elif pair["mde"] is None:
+        found["reason"] = "fewer than two groups, or the two scored the same in every group"
+    else:
+        found |= {"a": pair["a"], "b": pair["b"], "value": pair["mde"]}
+    return found
+
+
+def find_pair(
+    pairs: Sequence[Mapping[str, Any]], metric: str, a: str | None, b: str | None
+) -> dict[str, Any] | None:
+    """The pair of two routes seen from `a`: turned round where it is stored the other way."""
+    for pair in pairs:
+        if pair["metric"] != metric or {pair["a"], pair["b"]} != {a, b}:
+            continue
+        if pair["a"] == a:
+            return dict(pair)
+        low, high = pair["ci_high"], pair["ci_low"]
+        turned = {"better": "worse", "worse": "better"}
+        return {
+            **pair,
+            "a": a,
+            "b": b,
+            "diff": None if pair["diff"] is None else 0.0 - pair["diff"],
+            "ci_low": None if low is None else 0.0 - low,
+            "ci_high": None if high is None else 0.0 - high,
+            "verdict": turned.get(pair["verdict"], pair["verdict"]),
+        }
+    return None
+
+
+def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
+    """Test rows on which A beat B most, and lost most: one of a group, up to SHOWN each.
+
+    By the primary metric, or token F1 where that has no value for a row; both routes' first
+    common seed.
+    """
+    metric = get_metric(run.primary)
+    if not metric.per_row:
+        metric = get_metric("token_f1")
+    both = {s.seed: s for s in a.finished}, {s.seed: s for s in b.finished}
+    common = sorted(both[0].keys() & both[1].keys())
+    # A route that ignores its seed is run with the first one only.
+    seed_a = both[0][common[0]] if common else a.finished[0]
+    seed_b = both[1][common[0]] if common else b.finished[0]
+    rows: list[dict[str, Any]] = []
+    for example in run.parts["test"]:
+        sides = [
+            _side(metric, example, s.outputs["test"].get(example.id)) for s in (seed_a, seed_b)
+        ]
+        if None in (sides[0]["value"], sides[1]["value"]):
+            continue
+        rows.append(
+            {
+                "id": example.id,
+                "group": example.group,
+                "question": example.question,
+                "messages": [{"role": m.role, "content": m.content} for m in example.messages],
+                "context": example.context,
+                "gold": list(example.answers),
+                "a": sides[0],
+                "b": sides[1],
+                "diff": sides[0]["value"] - sides[1]["value"],
+            }
+        )
+    won = sorted((r for r in rows if r["diff"] > TIE), key=lambda r: -r["diff"])
+    lost = sorted((r for r in rows if r["diff"] < -TIE), key=lambda r: r["diff"])
+    return {
+        "a": a.name,
+        "b": b.name,
+        "seeds": [seed_a.seed, seed_b.seed],
+        "metric": metric.name,
+        "counts": {
+            "wins": len(won),
+            "losses": len(lost),
+            "ties": len(rows) - len(won) - len(lost),
+        },
+        "wins": _one_a_group(won),
+        "losses": _one_a_group(lost),
+    }
+
+
+def _side(metric: Metric, example: Example, output: str | None) -> dict[str, Any]:
+    value = None if output is None else finite(metric.row_value(output, example))
+    return {"output": output, "value": value}
+
+
+def _one_a_group(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(row["group"], row)
+    return list(first.values())[:SHOWN]
+
+
+def finite(value: float | None) -> float | None:
+    """A plain float; None for what is unknown or no number."""
+    return None if value is None or not math.isfinite(value) else float(value)

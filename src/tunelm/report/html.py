@@ -1,0 +1,133 @@
+"""The report as one HTML page that needs nothing else: no network, no fonts, no scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tunelm.report import words
+from tunelm.report.evidence import find_pair
+from tunelm.report.svg import axis_for, scale_strip, strip
+
+TEMPLATE = "report.html.j2"
+
+Report = Mapping[str, Any]
+
+
+def html_page(report: Report) -> str:
+    """The whole page. All text of the run is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "count": words.count,
+        "p_cell": words.p_cell,
+        "plain": lambda name: str(name).replace("_", " "),
+    }
+    metric = report["task"]["primary_metric"]
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        metric=metric,
+        scale=words.scale_of(report, metric),
+        scale_of=lambda name: words.scale_of(report, name),
+        points=words.points,
+        signed=words.signed,
+        between=words.between,
+        signed_between=_signed_between,
+        quantity=words.quantity,
+        tone=_tone(report),
+        table={row["route"].removesuffix(" (winner)"): row for row in words.table(report)},
+        routes_plot=_routes_plot(report),
+        pairs_plot=_pairs_plot(report),
+        exploratory=[p for p in report["pairs"] if p["metric"] != metric],
+        new_warnings=[text for text in report["warnings"] if text not in report["verdict"]],
+    )
+
+
+def _tone(report: Report) -> str:
+    """The colour of the verdict: `ship` only for a clear one."""
+    headline = next((t for t in report["verdict"] if t.startswith("Ship ")), None)
+    return "ship" if headline == report["verdict"][0] else "hold"
+
+
+def _routes_plot(report: Report) -> dict[str, Any]:
+    """A strip for each scored route, on one axis, with the baseline's value marked."""
+    metric = report["task"]["primary_metric"]
+    factor = 100 / words.scale_of(report, metric)
+    shown = [r for r in report["routes"] if r["scores"] is not None]
+    scores = {r["name"]: r["scores"][metric] for r in shown}
+    axis = axis_for(_known(scores.values(), "value", factor), 0, 100)
+    base = scores[report["baseline"]]["value"] if report["baseline"] else None
+    rows: list[dict[str, Any]] = []
+    for route in shown:
+        score = scores[route["name"]]
+        value, low, high = (_times(score[key], factor) for key in ("value", "ci_low", "ci_high"))
+        kind = "winner" if route["name"] == report["winner"]["name"] else "plain"
+        rows.append(
+            {
+                "name": route["name"],
+                "control": route["control"],
+                "winner": kind == "winner",
+                "value": words.points(value, 100.0),
+                "interval": words.between(low, high, 100.0),
+                "svg": strip(
+                    axis,
+                    value,
+                    low,
+                    high,
+                    "control" if route["control"] else kind,
+                    _times(base, factor),
+                    f"{route['name']}: {words.points(value, 100.0)}",
+                ),
+            }
+        )
+    return {"rows": rows, "scale": scale_strip(axis)}
+
+
+def _pairs_plot(report: Report) -> dict[str, Any]:
+    """A strip for each pair on the primary metric, the winner's first and seen from it."""
+    metric, winner = report["task"]["primary_metric"], report["winner"]["name"]
+    factor = 100 / words.scale_of(report, metric)
+    pairs = [p for p in report["pairs"] if p["metric"] == metric]
+    seen = [
+        (winner in (p["a"], p["b"]) and find_pair([p], metric, winner, _other(p, winner))) or p
+        for p in pairs
+    ]
+    seen.sort(key=lambda p: (p["a"] != winner, not p["family"]))
+    axis = axis_for([0.0, *_known(seen, "diff", factor)])
+    rows: list[dict[str, Any]] = []
+    for pair in seen:
+        diff, low, high = (_times(pair[key], factor) for key in ("diff", "ci_low", "ci_high"))
+        kind = pair["verdict"].split()[0]
+        label = f"{pair['a']} less {pair['b']}: {words.signed(diff, 100.0)}"
+        rows.append({"pair": pair, "svg": strip(axis, diff, low, high, kind, 0.0, label)})
+    return {"rows": rows, "scale": scale_strip(axis, sign=True)}
+
+
+def _other(pair: Mapping[str, Any], name: str) -> str:
+    return pair["b"] if pair["a"] == name else pair["a"]
+
+
+def _known(found: Any, value: str, factor: float) -> list[float]:
+    """All known values and interval ends, in points."""
+    keys = (value, "ci_low", "ci_high")
+    return [item[key] * factor for item in found for key in keys if item[key] is not None]
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _signed_between(pair: Mapping[str, Any], scale: float) -> str | Markup:
+    if pair["ci_low"] is None:
+        return words.UNKNOWN
+    return f"{words.signed(pair['ci_low'], scale)} to {words.signed(pair['ci_high'], scale)}"

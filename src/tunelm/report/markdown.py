@@ -1,0 +1,220 @@
+"""The report as Markdown, for a terminal, a pull request or a wiki."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tunelm.report.words import (
+    count,
+    p_cell,
+    points,
+    quantity,
+    scale_of,
+    signed,
+    table,
+)
+
+Report = Mapping[str, Any]
+
+
+def markdown_page(report: Report) -> str:
+    """The whole page. Its first line is the verdict's first sentence."""
+    verdict = report["verdict"]
+    blocks = [
+        f"**{_inline(verdict[0])}**",
+        *(_inline(text) for text in verdict[1:]),
+        f"# Which adaptation to ship: {_inline(report['task']['name'])}",
+        _about(report),
+        *_warnings(report),
+        "## Routes",
+        _table(table(report)),
+        f"Points of {report['task']['primary_metric']}; the interval is by independent group.",
+        "### Every metric, on the test rows",
+        _table(_metrics(report)),
+        "## Pairs",
+        _table(_pairs(report)),
+        *_examples(report),
+        "## What it cost",
+        f"Money: unknown; {report['break_even_reason']}.",
+        _table(_usage(report)),
+        _table(_quantities(report)),
+        _table(_forecasts(report)),
+        "## The prompt each route used, for the first test row",
+        *_prompts(report),
+        "## Data and split",
+        _table(_split(report)),
+        _leaks(report),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _about(report: Report) -> str:
+    base = (report["base"] or {}).get("name", "unknown")
+    return f"Base model {_inline(base)}, made {report['created']} by tunelm {report['tunelm']}."
+
+
+def _warnings(report: Report) -> list[str]:
+    new = [text for text in report["warnings"] if text not in report["verdict"]]
+    return ["## Warnings", "\n".join(f"- {_inline(text)}" for text in new)] if new else []
+
+
+def _metrics(report: Report) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = []
+    for route in report["routes"]:
+        if route["scores"] is None:
+            continue
+        values = {
+            name: points(score["value"], scale_of(report, name))
+            for name, score in route["scores"].items()
+        }
+        rows.append({"route": route["name"], **values})
+    return rows
+
+
+def _pairs(report: Report) -> list[dict[str, str]]:
+    return [
+        {
+            "pair": f"{pair['a']} - {pair['b']}",
+            "metric": pair["metric"],
+            "points": signed(pair["diff"], scale := scale_of(report, pair["metric"])),
+            "95% interval": _signed(pair["ci_low"], pair["ci_high"], scale),
+            "p": p_cell(pair["p"]),
+            "p, Holm": p_cell(pair["p_holm"]) if pair["family"] else "-",
+            "verdict": pair["verdict"],
+            "finds from": points(pair["mde"], scale),
+            "note": pair["note"] or "",
+        }
+        for pair in report["pairs"]
+    ]
+
+
+def _signed(low: float | None, high: float | None, scale: float) -> str:
+    if low is None or high is None:
+        return "unknown"
+    return f"{signed(low, scale)} to {signed(high, scale)}"
+
+
+def _examples(report: Report) -> list[str]:
+    shown = report["examples"]
+    if shown is None:
+        return []
+    blocks = [
+        f"## Wins and losses: {_inline(shown['a'])} against {_inline(shown['b'])}",
+        _tally(shown),
+    ]
+    for name, title in (("wins", "Win"), ("losses", "Loss")):
+        for row in shown[name]:
+            blocks += [
+                f"### {title}: {_inline(row['id'])}",
+                _fenced(
+                    f"question: {row['question']}\ngold: {row['gold'][0]}\n"
+                    f"{shown['a']} ({points(row['a']['value'])}): {row['a']['output']}\n"
+                    f"{shown['b']} ({points(row['b']['value'])}): {row['b']['output']}"
+                ),
+            ]
+    return blocks
+
+
+def _tally(shown: Mapping[str, Any]) -> str:
+    counts = shown["counts"]
+    return (
+        f"By {shown['metric']} on the test rows: {counts['wins']} wins, {counts['losses']} "
+        f"losses, {counts['ties']} ties. The widest, one of a group:"
+    )
+
+
+def _usage(report: Report) -> list[dict[str, str]]:
+    return [
+        {
+            "route": route["name"],
+            "phase": phase.replace("_", " "),
+            "prompt tokens": count(usage["prompt_tokens"]),
+            "completion tokens": count(usage["completion_tokens"]),
+            "of the prompt, cached": count(usage["cached_tokens"]),
+        }
+        for route in report["routes"]
+        for phase, usage in route["usage"].items()
+    ]
+
+
+def _quantities(report: Report) -> list[dict[str, str]]:
+    return [
+        {
+            "route": route["name"],
+            "measured": name.replace("_", " "),
+            "value": quantity(found["value"], found["unit"]),
+            "how": found["method"],
+        }
+        for route in report["routes"]
+        for name, found in route["measured"].items()
+    ]
+
+
+def _forecasts(report: Report) -> list[dict[str, str]]:
+    return [
+        {
+            "route": route["name"],
+            "forecast of": row["name"].replace("_", " "),
+            "said": quantity(row["forecast"], row["unit"]),
+            "was": quantity(row["measured"], row["unit"]),
+            "off by": "unknown" if row["error"] is None else f"{row['error']:+.0%}",
+            "how": row["method"],
+        }
+        for route in report["routes"]
+        for row in route["forecast_errors"]
+    ]
+
+
+def _prompts(report: Report) -> list[str]:
+    blocks: list[str] = []
+    for route in report["routes"]:
+        if route["prompt"] is None:
+            continue
+        text = "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in route["prompt"])
+        blocks += [f"### {_inline(route['name'])}", _fenced(text)]
+    return blocks
+
+
+def _split(report: Report) -> list[dict[str, str]]:
+    return [
+        {
+            "part": name,
+            "rows": count(report["split"][name]["rows"]),
+            "independent groups": count(report["split"][name]["groups"]),
+            "hash": report["split"][name]["hash"],
+        }
+        for name in ("train", "dev", "test")
+    ]
+
+
+def _leaks(report: Report) -> str:
+    split = report["split"]
+    return (
+        f"Split seed {split['seed']}; near-copies found across the split and moved to one side: "
+        f"{len(split['leaks'])}."
+    )
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return ""
+    lines = [_line(rows[0]), _line("---" for _ in rows[0])]
+    return "\n".join(lines + [_line(row.values()) for row in rows])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(_inline(cell) for cell in cells) + " |"
+
+
+def _inline(text: str) -> str:
+    """Text on one line that no Markdown reader takes for markup."""
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def _fenced(text: str) -> str:
+    """Text as it stands, in a fence longer than any inside it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"

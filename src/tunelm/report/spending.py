@@ -1,0 +1,156 @@
+"""What a route cost in tokens, time and memory, and how good its forecast was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from tunelm.report.read import EVALUATED, RouteRun, SeedRun
+from tunelm.types import Usage
+
+NO_PRICE = "no price is known for computing on one's own machine"
+NO_BREAK_EVEN = "break-even needs a price for each route, and none is known"
+
+LATENCY = ("time_to_first_token", "seconds_per_answer", "tokens_per_second")
+
+Quantity = dict[str, Any]
+"""An Estimate as a dict: value (None is unknown), unit, method, low, high."""
+
+
+def usage_by_phase(route: RouteRun) -> dict[str, dict[str, int | None]]:
+    """Tokens by phase, over all seeds: all of them were spent, those of failed seeds too."""
+    total: dict[str, Usage] = {}
+    for seed in route.seeds:
+        phases = dict(seed.fit.get("usage", {}))
+        evaluated = seed.fit.get("evaluate_usage", {})
+        phases |= {f"evaluate_{part}": usage for part, usage in evaluated.items()}
+        for phase, usage in phases.items():
+            spent = Usage(**usage)
+            total[phase] = total[phase] + spent if phase in total else spent
+    return {
+        phase: {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": usage.cached_tokens,
+        }
+        for phase, usage in total.items()
+    }
+
+
+def tokens_per_answer(route: RouteRun) -> dict[str, float | None]:
+    """Prompt and completion tokens of one answer, on average over answered rows, by part."""
+    return {part: _tokens_an_answer(route.finished, part) for part in EVALUATED}
+
+
+def _tokens_an_answer(seeds: Sequence[SeedRun], part: str) -> float | None:
+    counts: list[int] = []
+    for seed in seeds:
+        for row in seed.predictions[part]:
+            if row.output is None:
+                continue
+            usage = row.usage
+            if usage.prompt_tokens is None or usage.completion_tokens is None:
+                return None
+            counts.append(usage.prompt_tokens + usage.completion_tokens)
+    return fmean(counts) if counts else None
+
+
+def measured(route: RouteRun) -> dict[str, Quantity]:
+    """What was measured; over several seeds the mean, with the least and most beside it."""
+    runs = [seed.fit.get("measured", {}) for seed in route.finished]
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: _over_seeds([run.get(name) for run in runs]) for name in names}
+
+
+def _over_seeds(found: Sequence[Quantity | None]) -> Quantity:
+    known = [quantity for quantity in found if quantity is not None]
+    if len(found) == 1:
+        return dict(known[0])
+    values = [quantity["value"] for quantity in known]
+    if len(values) < len(found) or None in values:
+        method = "unknown: not measured under every seed"
+        return {
+            "value": None,
+            "unit": known[0]["unit"],
+            "method": method,
+            "low": None,
+            "high": None,
+        }
+    return {
+        "value": fmean(values),
+        "unit": known[0]["unit"],
+        "method": f"{known[0]['method']}; mean of {len(values)} seeds",
+        "low": min(values),
+        "high": max(values),
+    }
+
+
+def latency(quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """The quantities that say how fast it answers."""
+    return {name: quantities[name] for name in LATENCY if name in quantities}
+
+
+def memory(quantities: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """The quantities that are bytes: peak memory, the adapter's size."""
+    return {name: q for name, q in quantities.items() if q["unit"] == "bytes"}
+
+
+def forecast(route: RouteRun) -> dict[str, Any] | None:
+    """What the route's plan said, and its notes; None where there is no plan."""
+    plans = [seed.plan for seed in (*route.finished, *route.seeds) if seed.plan]
+    if not plans:
+        return None
+    return {"quantities": dict(plans[0]["forecasts"]), "notes": list(plans[0]["notes"])}
+
+
+def forecast_errors(
+    route: RouteRun, planned: Mapping[str, Any] | None, quantities: Mapping[str, Quantity]
+) -> list[dict[str, Any]]:
+    """Each forecast quantity beside what was measured of the same seed runs.
+
+    `error` is measured / forecast - 1; `inside` whether it fell into the forecast's range.
+    Both are None where either side is unknown or no range was given.
+    """
+    actual = _actuals(route, quantities)
+    rows: list[dict[str, Any]] = []
+    for name, quantity in (planned or {"quantities": {}})["quantities"].items():
+        got = actual.get(name)
+        said, low, high = quantity["value"], quantity["low"], quantity["high"]
+        rows.append(
+            {
+                "name": name,
+                "unit": quantity["unit"],
+                "forecast": said,
+                "low": low,
+                "high": high,
+                "method": quantity["method"],
+                "measured": got,
+                "error": None if got is None or not said else got / said - 1,
+                "inside": None if None in (got, low, high) else sorted((low, got, high))[1] == got,
+            }
+        )
+    return rows
+
+
+def _actuals(route: RouteRun, quantities: Mapping[str, Quantity]) -> dict[str, float | None]:
+    """Measured values under the names that plans use, per seed run."""
+    actual: dict[str, float | None] = {n: q["value"] for n, q in quantities.items()}
+    for name, same in (("seconds", "seconds_fit"), ("peak_memory_bytes", "peak_memory")):
+        if same in actual:
+            actual.setdefault(name, actual[same])
+    fits = route.finished
+    if len(fits) != 1:  # a forecast is for one seed, what follows is counted over all
+        return actual
+    spent = fits[0].fit.get("usage", {})
+    if "optimize" in spent:
+        actual["prompt_tokens"] = spent["optimize"]["prompt_tokens"]
+        actual["completion_tokens"] = spent["optimize"]["completion_tokens"]
+    if "train" in spent:
+        actual["train_tokens"] = spent["train"]["prompt_tokens"]
+    detail = fits[0].detail
+    if "calls" in detail:
+        actual["calls"] = detail["calls"].get("made")
+    if "step" in detail:
+        actual.setdefault("steps", detail["step"])
+    return actual

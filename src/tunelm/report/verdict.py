@@ -1,0 +1,305 @@
+"""The result in plain words: what to ship, how sure that is, and what to be wary of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunelm.config import MIN_TEST_GROUPS
+from tunelm.report.evidence import find_pair, only_alone
+from tunelm.report.words import between, count, p_text, points, route_of, scale_of, signed
+
+Report = Mapping[str, Any]
+
+
+def sentences(report: Report) -> list[str]:
+    """The verdict, one sentence or two an item, the most important first.
+
+    Where the test set has too few groups the first item says so, before anything else.
+    """
+    said = [text for text in (too_few_groups(report),) if text]
+    winner = report["winner"]["name"]
+    if winner is None:
+        return [*said, "Nothing to ship: no route finished. The table says why."]
+    said += [
+        headline(report),
+        _test_score(report, winner),
+        _against_baseline(report, winner),
+        _runner_up(report, winner),
+        _smallest(report),
+        _chosen(report, winner),
+    ]
+    return [text for text in said if text]
+
+
+def too_few_groups(report: Report) -> str | None:
+    """The sentence that must come first when the test set is too small to prove anything."""
+    groups = report["split"]["test"]["groups"]
+    if groups >= MIN_TEST_GROUPS:
+        return None
+    s = "" if groups == 1 else "s"
+    return (
+        f"With only {groups} independent test group{s} this comparison proves nothing: at least "
+        f"{MIN_TEST_GROUPS} are needed. Read the numbers below as an illustration."
+    )
+
+
+def headline(report: Report) -> str:
+    """What to do, in one sentence."""
+    winner, baseline = report["winner"]["name"], report["baseline"]
+    metric = report["task"]["primary_metric"]
+    unbeaten = [name for name in _controls(report) if not _beats(report, winner, name)]
+    if baseline is None:
+        advice = (
+            f"{winner} is the best of these routes on dev; no baseline finished, so whether "
+            "adapting helps at all is not known."
+        )
+    elif winner == baseline:
+        advice = (
+            f"Keep the model as it is: nothing here is shown to beat the baseline, and {winner} "
+            "itself did best on dev."
+        )
+    elif (pair := find_pair(report["pairs"], metric, winner, baseline)) is None:
+        advice = f"{winner} did best on dev, but it cannot be compared with the baseline."
+    elif pair["verdict"] == "better" and not unbeaten:
+        return f"Ship {winner}."
+    elif pair["verdict"] == "better":
+        return (
+            f"Do not ship on this evidence: {winner} scores higher than the baseline, but is not "
+            f"shown to beat the control {' or '.join(unbeaten)}."
+        )
+    elif pair["verdict"] == "worse":
+        advice = (
+            f"Do not ship {winner}: nothing here is shown to beat the baseline. It did best on "
+            "dev, and is worse than the baseline on the test rows."
+        )
+    else:
+        advice = (
+            f"Nothing here is shown to beat the baseline. {winner} did best on dev, but on the "
+            "test rows the two are not distinguishable."
+        )
+    return advice
+
+
+def _test_score(report: Report, winner: str) -> str:
+    metric = report["task"]["primary_metric"]
+    score, scale = route_of(report, winner)["scores"][metric], scale_of(report, metric)
+    text = (
+        f"On the test rows {winner} scores {points(score['value'], scale)} points of {metric} "
+        f"(95% interval {between(score['ci_low'], score['ci_high'], scale)}; {score['n']} rows "
+        f"in {score['n_groups']} independent groups)."
+    )
+    seeds = route_of(report, winner)["seeds"]
+    if len(seeds) > 1:
+        text += f" That is over {len(seeds)} seeds; what they differ by is part of the interval."
+    return text
+
+
+def _against_baseline(report: Report, winner: str) -> str | None:
+    baseline, metric = report["baseline"], report["task"]["primary_metric"]
+    pair = find_pair(report["pairs"], metric, winner, baseline)
+    if pair is None or pair["diff"] is None:
+        return None
+    return f"{_difference(report, pair)} {_plain(pair)}"
+
+
+def _difference(report: Report, pair: Mapping[str, Any]) -> str:
+    scale = scale_of(report, pair["metric"])
+    more = "more" if pair["diff"] >= 0 else "less"
+    return (
+        f"That is {points(abs(pair['diff']), scale)} points {more} than {pair['b']} on the same "
+        f"{pair['n']} rows (95% interval of the difference "
+        f"{_signed_interval(pair, scale)}; {_tested(report, pair)})."
+    )
+
+
+def _signed_interval(pair: Mapping[str, Any], scale: float) -> str:
+    if pair["ci_low"] is None:
+        return "unknown"
+    return f"{signed(pair['ci_low'], scale)} to {signed(pair['ci_high'], scale)}"
+
+
+def _tested(report: Report, pair: Mapping[str, Any]) -> str:
+    if not pair["family"]:
+        return f"{p_text(pair['p'])}, not corrected"
+    family = sum(1 for p in report["pairs"] if p["family"])
+    if family == 1:
+        return p_text(pair["p_holm"])
+    return f"{p_text(pair['p_holm'])} after Holm's correction over {family} pairs"
+
+
+def _plain(pair: Mapping[str, Any]) -> str:
+    if only_alone(pair):
+        return (
+            "Tested alone that would be a difference; with as many pairs tested as here it is "
+            "not enough, and the two are not distinguishable."
+        )
+    if pair["verdict"] == "not distinguishable":
+        return "So large a difference can well be chance: the two are not distinguishable."
+    return f"{pair['a']} is {pair['verdict']}, beyond what chance explains."
+
+
+def _runner_up(report: Report, winner: str) -> str | None:
+    other, metric = report["runner_up"], report["task"]["primary_metric"]
+    if other is None:
+        return "No other route finished, so there is no runner-up."
+    if other == report["baseline"]:
+        return f"The runner-up on dev is the baseline, {other}, itself."
+    pair = find_pair(report["pairs"], metric, winner, other)
+    if pair is None or pair["diff"] is None:
+        return None
+    scale = scale_of(report, metric)
+    facts = (
+        f"{signed(pair['diff'], scale)} points, 95% interval {_signed_interval(pair, scale)}, "
+        f"{_tested(report, pair)}"
+    )
+    if pair["verdict"] == "not distinguishable":
+        return (
+            f"From the runner-up on dev, {other}, it is not distinguishable ({facts}): between "
+            f"these two, let cost decide.{_costs(report, winner, other)}"
+        )
+    return f"Beside the runner-up on dev, {other}, it is {pair['verdict']} ({facts})."
+
+
+def _costs(report: Report, winner: str, other: str) -> str:
+    each = [route_of(report, name)["tokens_per_answer"]["test"] for name in (winner, other)]
+    if None in each:
+        return ""
+    return f" {winner} takes {count(each[0])} tokens an answer, {other} {count(each[1])}."
+
+
+def _smallest(report: Report) -> str:
+    mde = report["mde"]
+    if mde["value"] is None:
+        return f"How small a difference this test set could show is unknown: {mde['reason']}."
+    return (
+        f"Between {mde['a']} and {mde['b']} this test set finds a true difference of "
+        f"{points(mde['value'], scale_of(report, mde['metric']))} points four times in five "
+        "(before correction for several tests); smaller ones it often misses."
+    )
+
+
+def _chosen(report: Report, winner: str) -> str:
+    metric = report["task"]["primary_metric"]
+    dev = route_of(report, winner)["scores_dev"][metric]
+    value = points(dev["value_failed_as_wrong"], scale_of(report, metric))
+    return (
+        f"The winner was chosen on the dev rows ({value} points on "
+        f"{report['split']['dev']['rows']} rows), never on the test rows."
+    )
+
+
+def _controls(report: Report) -> list[str]:
+    return [r["name"] for r in report["routes"] if r["control"] and r["scores"] is not None]
+
+
+def _beats(report: Report, winner: str, control: str) -> bool:
+    pair = find_pair(report["pairs"], report["task"]["primary_metric"], winner, control)
+    return pair is not None and pair["verdict"] == "better"
+
+
+def warnings_of(report: Report) -> list[str]:
+    """What a reader must know before trusting the verdict, the gravest first."""
+    warned: list[str] = []
+    if text := too_few_groups(report):
+        warned.append(text)
+    if report["winner"]["name"] is not None:
+        warned += _control_warnings(report)
+        warned += _form_and_content(report)
+    warned += _failures(report)
+    warned += _disagreements(report)
+    warned += _rows_and_looks(report)
+    return warned
+
+
+def _control_warnings(report: Report) -> list[str]:
+    winner, metric = report["winner"]["name"], report["task"]["primary_metric"]
+    warned: list[str] = []
+    for name in _controls(report):
+        if _beats(report, winner, name):
+            continue
+        if route_of(report, name)["kind"] == "constant":
+            why = "one fixed answer to every question does as well, so the score shows form only"
+        else:
+            why = "training on shuffled answers does as well, so what was gained may be form only"
+        pair = find_pair(report["pairs"], metric, winner, name)
+        diff = signed(pair["diff"], scale_of(report, metric)) if pair else "unknown"
+        warned.append(
+            f"{winner} is not shown to be better than the control {name} ({diff} points of "
+            f"{metric}): as far as these rows show, {why}."
+        )
+    return warned
+
+
+def _form_and_content(report: Report) -> list[str]:
+    winner, baseline = report["winner"]["name"], report["baseline"]
+    form = find_pair(report["pairs"], "token_f1", winner, baseline)
+    content = find_pair(report["pairs"], "contains", winner, baseline)
+    if not form or not content or form["diff"] is None or content["diff"] is None:
+        return []
+    facts = f"token_f1 {signed(form['diff'])}, contains {signed(content['diff'])} points"
+    who = f"{winner} against {baseline}"
+    if form["diff"] > 0 > content["diff"]:
+        meaning = "Answers look more like the references, and hold the right answer less often."
+        return [f"{who}: form improved, content did not ({facts}). {meaning}"]
+    if form["diff"] < 0 < content["diff"]:
+        meaning = "Answers hold the right answer more often, and look less like the references."
+        return [f"{who}: content improved, form did not ({facts}). {meaning}"]
+    if form["verdict"] == "better" and content["verdict"] != "better":
+        return [f"{who}: form improved; that content did is not shown ({facts})."]
+    return []
+
+
+def _failures(report: Report) -> list[str]:
+    metric = report["task"]["primary_metric"]
+    warned: list[str] = []
+    for route in report["routes"]:
+        if route["status"] != "done":
+            warned.append(f"{route['name']}: {route['status']}. {route['reason']}")
+            continue
+        if route["reason"]:
+            warned.append(
+                f"{route['name']}: only seeds {', '.join(map(str, route['seeds']))} count; "
+                f"{route['reason']}"
+            )
+        failed, scores = route["failed_rows"], route["scores"][metric]
+        if failed["test"]:
+            scale = scale_of(report, metric)
+            error = f" The first error: {route['first_error']}" if route["first_error"] else ""
+            warned.append(
+                f"{route['name']}: {failed['test']} of {report['split']['test']['rows']} test rows "
+                f"failed and are left out of its score and its pairs. {metric} is "
+                f"{points(scores['value'], scale)} on the rest, and "
+                f"{points(scores['value_failed_as_wrong'], scale)} with them as wrong.{error}"
+            )
+        if failed["dev"]:
+            warned.append(
+                f"{route['name']}: {failed['dev']} of {report['split']['dev']['rows']} dev rows "
+                "failed; they counted as wrong when the winner was chosen."
+            )
+    return warned
+
+
+def _disagreements(report: Report) -> list[str]:
+    return [
+        f"{pair['a']} against {pair['b']} on {pair['metric']}: the interval "
+        f"({_signed_interval(pair, scale_of(report, pair['metric']))} points) and the test "
+        f"({p_text(pair['p'])}) point different ways. It is a borderline case: take the "
+        "verdict as open."
+        for pair in report["pairs"]
+        if pair["metric"] == report["task"]["primary_metric"] and not pair["agrees"]
+    ]
+
+
+def _rows_and_looks(report: Report) -> list[str]:
+    split, warned = report["split"], list[str]()
+    looks = split["test_looks"]
+    if looks and looks > 1:
+        warned.append(
+            f"Runs on this machine have looked at this test set {looks} times. Each look that "
+            "steers what you try next makes its verdict weaker; fresh test rows restore it."
+        )
+    for status, what in (("dropped", "left out"), ("cut", "cut to fit the model's context")):
+        if number := split["ledger"].get(status):
+            warned.append(f"{number} input rows were {what}; rows.jsonl says which and why.")
+    return warned

@@ -1,0 +1,276 @@
+"""Adapting by weights: a LoRA adapter trained on this machine, in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunelm.config import LocalSettings, ModelConfig
+from tunelm.errors import DataError, PrerequisiteError, RunDirError, TrainingError
+from tunelm.models.base import ChatModel
+from tunelm.models.identity import base_identity, check_identity
+from tunelm.models.prompted import PromptedModel
+from tunelm.routes.base import FitContext
+from tunelm.training.job import (
+    TrainingJob,
+    TrainingRow,
+    digest,
+    replace_folder,
+    write_job,
+    write_text,
+)
+from tunelm.types import (
+    Adapted,
+    Completion,
+    Estimate,
+    Example,
+    FinishReason,
+    Message,
+    Plan,
+    Prediction,
+    Request,
+    Usage,
+)
+
+RESULT = "training.json"
+"""The file beside the adapter that holds what training measured."""
+
+
+class LocalRoute:
+    """LoRA, rsLoRA or DoRA by PEFT. Needs the extra `local`."""
+
+    kind = "local"
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self.settings = settings
+
+    def plan(self, ctx: FitContext) -> Plan:
+        """Parameters from the model's shapes, tokens by its tokenizer; no weights are read."""
+        machine = "depends on the machine; nothing was timed"
+        forecasts = {
+            "seconds": Estimate(None, "s", f"unknown: {machine}"),
+            "peak_memory_bytes": Estimate(None, "bytes", f"unknown: {machine}"),
+            "usd": Estimate(None, "USD", "unknown: computing on one's own machine has no price"),
+        }
+        try:
+            forecasts |= self._counts(ctx)
+        except PrerequisiteError as error:
+            reason = f"unknown: {error}"
+            for name, unit in _COUNTED.items():
+                forecasts[name] = Estimate(None, unit, reason)
+        return Plan(ctx.name, self.kind, forecasts, _notes(self.settings))
+
+    def fit(self, ctx: FitContext) -> Adapted:
+        """Train, and leave the adapter in `ctx.work/adapted`.
+
+        A finished adapter of the same rows, settings and seed is returned as it is; a killed
+        run goes on from its last checkpoint.
+
+        Raises:
+            TrainingError: what the training process said when it failed.
+            RunDirError: the folder holds an adapter made from something else.
+            DataError: `shuffle_answers` with too few groups to deal answers among.
+        """
+        job, train, dev = self._job(ctx)
+        made_from = digest(job, [*train, *dev])
+        folder = ctx.work / "adapted"
+        if (folder / RESULT).is_file():
+            result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            if result["made_from"] != made_from:
+                raise RunDirError(
+                    f"{folder} holds an adapter made with other rows, settings or seed. "
+                    "Give the route an empty folder."
+                )
+        else:
+            result = self._train(ctx, job, train, dev) | {"made_from": made_from}
+            _deliver(ctx.work / "training", folder, result)
+        for name in ("checkpoints", "adapter"):  # were only needed to go on
+            shutil.rmtree(ctx.work / "training" / name, ignore_errors=True)
+        return _adapted(job, folder, result)
+
+    def open(self, adapted: Adapted) -> ChatModel:
+        """The base model with the adapter on it, behind the prompt it was trained with.
+
+        Raises:
+            ModelError: the base is not the one the adapter was trained on.
+        """
+        from tunelm.models.loading import resolve_base
+        from tunelm.models.local import open_local
+
+        config = ModelConfig.model_validate(adapted.base["config"])
+        check_identity(
+            adapted.base["identity"], base_identity(resolve_base(config), config.revision)
+        )
+        return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
+
+    def _job(self, ctx: FitContext) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
+        train = list(ctx.train)
+        if self.settings.shuffle_answers:
+            train = shuffled_answers(train, ctx.seed)
+        by_metric = self.settings.stop_on == "metric"
+        job = TrainingJob(
+            model=ctx.model,
+            settings=self.settings,
+            seed=ctx.seed,
+            system=ctx.task.instructions,
+            metric=ctx.metric if by_metric else None,
+            max_tokens=ctx.task.max_tokens,
+        )
+        system = ctx.task.instructions
+        dev = [_row(example, system, keep=by_metric) for example in ctx.dev]
+        return job, [_row(example, system) for example in train], dev
+
+    def _train(
+        self,
+        ctx: FitContext,
+        job: TrainingJob,
+        train: Sequence[TrainingRow],
+        dev: Sequence[TrainingRow],
+    ) -> dict[str, Any]:
+        from tunelm.models.loading import require_torch
+        from tunelm.training import process
+
+        require_torch()
+        work = ctx.work / "training"
+        write_job(work, job, train, dev)
+
+        def show(event: dict[str, Any]) -> None:
+            if event["event"] in ("start", "resumed", "step"):
+                ctx.progress(f"{ctx.name}: training", event["step"], event["steps"])
+
+        scorer = f"{__name__}:score_answers" if job.metric is not None else None
+        return process.train(work, scorer, show)
+
+    def _counts(self, ctx: FitContext) -> dict[str, Estimate]:
+        from tunelm.models.loading import load_tokenizer, require_torch, resolve_base
+
+        require_torch()
+        from tunelm.models.decoding import end_tokens
+        from tunelm.training.adapter import add_adapter, load_shapes, trainable
+        from tunelm.training.batches import epoch_batches, steps_by_epoch
+        from tunelm.training.rows import encode_rows
+
+        # first, since it looks on this machine only; the tokenizer might ask the network
+        shapes = load_shapes(resolve_base(ctx.model), ctx.model.revision)
+        tokenizer = load_tokenizer(ctx.model)
+        job, train, _ = self._job(ctx)
+        stops = end_tokens(shapes, tokenizer)
+        rows = encode_rows(train, tokenizer, stops, ctx.model.max_length)
+        lengths = [row.length for row in rows]
+        steps = steps_by_epoch(lengths, self.settings, job.seed)
+        tokens = sum(
+            lengths[i]
+            for epoch, count in enumerate(steps)
+            for batch in epoch_batches(lengths, self.settings, job.seed, epoch)[:count]
+            for i in batch
+        )
+        parameters = trainable(add_adapter(shapes, self.settings, job.seed))
+        counted = {
+            "trainable_parameters": sum(p.numel() for p in parameters.values()),
+            "steps": sum(steps),
+            "train_tokens": tokens,
+        }
+        low = None if self.settings.stop_on == "none" else 0
+        return {
+            name: Estimate(
+                value, _COUNTED[name], "exact", low if name != "trainable_parameters" else value
+            )
+            for name, value in counted.items()
+        }
+
+
+_COUNTED = {"trainable_parameters": "parameters", "steps": "steps", "train_tokens": "tokens"}
+
+
+def score_answers(
+    model: Any, tokenizer: Any, job: TrainingJob, rows: Sequence[TrainingRow]
+) -> float:
+    """The job's metric on greedy answers to the dev rows: what `stop_on = "metric"` looks at.
+
+    Runs in the training process. Raises TrainingError when no row could be scored.
+    """
+    from tunelm.models.local import LocalModel
+    from tunelm.scoring.metrics import corpus_value, get_metric
+
+    chat = LocalModel(model, tokenizer, job.model.base, job.model.max_length, job.model.batch_size)
+    requests = [Request(row.messages[:-1], max_tokens=job.max_tokens) for row in rows]
+    examples = [Example.from_json(row.example or {}) for row in rows]
+    answers = chat.complete(requests)
+    predictions = [_prediction(e, a) for e, a in zip(examples, answers, strict=True)]
+    value = corpus_value(get_metric(job.metric or ""), examples, predictions)
+    if value is None:
+        raise TrainingError(f"no dev row could be scored; the first error: {answers[0].error}")
+    return value
+
+
+def shuffled_answers(rows: Sequence[Example], seed: int) -> list[Example]:
+    """The same questions with the gold answers of other groups' questions; a control.
+
+    Every answer is given out once, and none to a question of its own group. What such a run
+    still gains was learned from the form of the answers, not from what they say.
+
+    Raises:
+        DataError: one group has more than half of the rows, so that this is impossible.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[str, list[Example]] = {}
+    for index in rng.permutation(len(rows)):
+        groups.setdefault(rows[index].group, []).append(rows[index])
+    # Groups side by side, moved on by the largest one's size: no group meets itself.
+    line = [row for group in groups.values() for row in group]
+    shift = max((len(group) for group in groups.values()), default=0)
+    if 2 * shift > len(line):
+        raise DataError(
+            f"shuffle_answers: one group has {shift} of the {len(line)} train rows. Answers can "
+            "be dealt to other groups only when no group has more than half of the rows."
+        )
+    dealt = {row.id: line[(i + shift) % len(line)] for i, row in enumerate(line)}
+    return [dataclasses.replace(row, answers=dealt[row.id].answers) for row in rows]
+
+
+def _row(example: Example, system: str, keep: bool = False) -> TrainingRow:
+    if not example.answers:
+        raise DataError(f"row {example.id} has no answer to learn from.")
+    head = (Message("system", system),) if system else ()
+    gold = Message("assistant", example.answers[0])
+    whole = example.to_json() if keep else None
+    return TrainingRow(example.id, (*head, *example.messages, gold), whole)
+
+
+def _prediction(example: Example, answer: Completion) -> Prediction:
+    failed = answer.finish_reason is FinishReason.ERROR
+    return Prediction(example.id, "dev", None if failed else answer.text, answer.finish_reason)
+
+
+def _deliver(work: Path, folder: Path, result: dict[str, Any]) -> None:
+    """Put the finished adapter, and what was measured, in its place."""
+    part = folder.with_name("adapted.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(work / "adapter", part)
+    write_text(part / RESULT, json.dumps(result, indent=2))
+    replace_folder(part, folder)
+
+
+def _adapted(job: TrainingJob, folder: Path, result: dict[str, Any]) -> Adapted:
+    card = json.loads((folder / "tunelm.json").read_text(encoding="utf-8"))
+    return Adapted(
+        kind=LocalRoute.kind,
+        folder=str(folder),
+        base={"config": json.loads(job.model.model_dump_json()), "identity": card["identity"]},
+        system=job.system,
+        detail=result,
+        usage={"train": Usage(result["tokens"], 0, 0)},
+    )
+
+
+def _notes(settings: LocalSettings) -> tuple[str, ...]:
+    if settings.stop_on == "none":
+        return ()
+    return ("steps and train_tokens are upper bounds: training stops early when dev says so",)

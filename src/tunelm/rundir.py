@@ -1,0 +1,237 @@
+"""The run directory: where every stage writes what it made, and reads what was made before.
+
+Writes are atomic, one process writes at a time, and nothing that exists is overwritten: a
+second run in the same place is refused, or resumes the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+import psutil
+
+from tunelm.config import Config
+from tunelm.errors import RunDirError
+
+SCHEMA_VERSION = 1
+PACKAGES = ("torch", "transformers", "peft", "dspy", "sacrebleu", "rouge-score", "numpy", "scipy")
+
+
+class RunDir:
+    """A run directory being written; use it as a context manager."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self._lock = filelock.FileLock(path / ".lock")
+
+    @classmethod
+    def start(cls, path: Path, config: Config, resume: bool = False) -> RunDir:
+        """Create a run directory, or take one up again.
+
+        A resumed run must have the same task, data and model; routes may be added or changed,
+        and a changed route's folder is emptied. Raises RunDirError when the directory exists
+        (and `resume` is off), holds something else, differs, or is being written.
+        """
+        known = path / "config.json"
+        if path.exists() and not known.exists() and any(path.iterdir()):
+            raise RunDirError(f"{path}: exists and is not a run directory. Choose another --out.")
+        if known.exists() and not resume:
+            raise RunDirError(
+                f"{path}: already holds a run, which is never overwritten. Three ways out: "
+                "--resume goes on with it, another --out starts afresh, or remove the folder."
+            )
+        if resume and not known.exists():
+            raise RunDirError(f"{path}: no run to resume there (no config.json).")
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, config)
+        run._acquire()
+        try:
+            run._adopt() if known.exists() else run._write_config({})
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        (self.path / "owner.json").unlink(missing_ok=True)
+        self._lock.release()
+
+    def route(self, name: str, seed: int) -> Path:
+        """The folder of one route and seed, made if need be."""
+        folder = self.path / "routes" / name / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def event(self, **fields: Any) -> None:
+        """Append a line to events.jsonl."""
+        line = json.dumps({"time": round(time.time(), 3), **fields}, ensure_ascii=False)
+        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def note_base(self, base: Mapping[str, Any]) -> None:
+        """Record which base model this run is made with; refuse another on resume."""
+        stored = read_json(self.path / "config.json")
+        before = stored.get("base")
+        if before is not None and before != dict(base):
+            raise RunDirError(
+                f"{self.path}: was made with another base model: {before} then, {dict(base)} now. "
+                "Start a new run with another --out."
+            )
+        write_json(self.path / "config.json", {**stored, "base": dict(base)})
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            owner = read_json(self.path / "owner.json", {})
+            who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+            raise RunDirError(
+                f"{self.path}: is being written by {who}. Wait for it, or stop it."
+            ) from None
+        write_json(self.path / "owner.json", {"pid": os.getpid(), "host": socket.gethostname()})
+
+    def _adopt(self) -> None:
+        stored = read_json(self.path / "config.json")
+        if stored.get("schema_version") != SCHEMA_VERSION:
+            raise RunDirError(
+                f"{self.path}: written with schema version {stored.get('schema_version')}, this "
+                f"tunelm reads {SCHEMA_VERSION}. Start a new run."
+            )
+        if stored["digests"]["shared"] != self.config.shared_digest():
+            then, now = stored["shared"], self.config.shared()
+            keys = sorted(
+                k for k in _flat(now) | _flat(then) if _flat(now).get(k) != _flat(then).get(k)
+            )
+            raise RunDirError(
+                f"{self.path}: cannot resume, the routes would not be comparable: "
+                f"{', '.join(keys)} differ. Start a new run with another --out."
+            )
+        for name, digest in stored["digests"]["routes"].items():
+            if name in self.config.routes and digest != self.config.route_digest(name):
+                shutil.rmtree(self.path / "routes" / name, ignore_errors=True)
+        self._write_config(stored)
+
+    def _write_config(self, stored: Mapping[str, Any]) -> None:
+        config = self.config
+        routes = dict(stored.get("digests", {}).get("routes", {}))
+        routes |= {name: config.route_digest(name) for name in config.compare.routes}
+        write_json(
+            self.path / "config.json",
+            {
+                "schema_version": SCHEMA_VERSION,
+                "created": stored.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
+                "tunelm": metadata.version("tunelm"),
+                "config": _merged_config(stored, config),
+                "shared": config.shared(),
+                "digests": {"shared": config.shared_digest(), "routes": routes},
+                "versions": versions(),
+                "host": host(),
+                "base": stored.get("base"),
+            },
+        )
+
+
+def _merged_config(stored: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """This run's config with the routes that earlier calls added to the same directory."""
+    new = json.loads(config.model_dump_json())
+    old = stored.get("config")
+    if old:
+        names = [*old["compare"]["routes"], *new["compare"]["routes"]]
+        new["compare"]["routes"] = list(dict.fromkeys(names))
+        new["routes"] = old["routes"] | new["routes"]
+    return new
+
+
+def default_out(task: str) -> Path:
+    """`runs/TASK-TIME` under the current folder."""
+    return Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON atomically, indented; NaN is refused, unknown is null."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """The JSON in a file, or `default` where there is no file and a default was given."""
+    if default is not None and not path.exists():
+        return default
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def cache_dir() -> Path:
+    """Where tunelm keeps what outlives a run; TUNELM_CACHE moves it."""
+    return Path(os.environ.get("TUNELM_CACHE") or platformdirs.user_cache_dir("tunelm"))
+
+
+def count_test_look(test_hash: str) -> int:
+    """How often this machine has started a run with this test set, this time included."""
+    path = cache_dir() / "test_looks.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        looks = read_json(path, {})
+        looks[test_hash] = looks.get(test_hash, 0) + 1
+        write_json(path, looks)
+    return looks[test_hash]
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that results depend on; None: not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def host() -> dict[str, Any]:
+    """This machine, in a few facts; the GPU only if torch is loaded already."""
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name(0) if torch and torch.cuda.is_available() else None
+    return {
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": gpu,
+    }
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,57 @@
+"""A model on any data file: predictions and every metric with its interval."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunelm.data.read import read_rows
+from tunelm.errors import ConfigError
+from tunelm.predict import predict
+from tunelm.scoring.metrics import METRICS
+from tunelm.scoring.statistics import interval
+from tunelm.target import load
+
+
+def score_file(
+    target: str,
+    data: Path,
+    max_tokens: int,
+    out: Path | None,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Greedy answers of `target` to all rows of `data`, scored.
+
+    Raises ConfigError when `out` exists: other predictions are not written over.
+    """
+    if out is not None and out.exists():
+        raise ConfigError(f"{out}: exists already; choose another --out.")
+    examples = list({row.example.id: row.example for row in read_rows(data)}.values())
+    model = load(target)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = out or Path(temporary) / "predictions.jsonl"
+        predictions = predict(
+            model, examples, "test", path, max_tokens, lambda d, n: progress("answers", d, n)
+        )
+    answered = [(e, p) for e, p in zip(examples, predictions, strict=True) if p.output is not None]
+    metrics: dict[str, Any] = {}
+    for name, metric in METRICS.items():
+        if not answered:
+            metrics[name] = {"value": None, "ci_low": None, "ci_high": None}
+            continue
+        stats = np.array([metric.statistics(str(p.output), e) for e, p in answered])
+        found = interval(stats, [e.group for e, _ in answered], metric.aggregate)
+        metrics[name] = {"value": found.value, "ci_low": found.low, "ci_high": found.high}
+        metrics[name]["signature"] = metric.signature([e for e, _ in answered])
+    return {
+        "target": target,
+        "data": str(data),
+        "rows": len(examples),
+        "groups": len({e.group for e in examples}),
+        "failed": len(examples) - len(answered),
+        "metrics": metrics,
+    }

@@ -1,0 +1,82 @@
+"""A TARGET, as the commands take it, becomes a model: a run, a route of it, an adapter, a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tunelm.config import ModelConfig, RouteSettings
+from tunelm.errors import ConfigError
+from tunelm.models.base import ChatModel
+from tunelm.routes import make_route
+from tunelm.rundir import read_json
+from tunelm.types import Adapted
+
+
+def load(target: str | Path) -> ChatModel:
+    """Open a model that answers.
+
+    Args:
+        target: a run directory (its winner), `RUN/ROUTE` (its first seed), the folder of an
+            adapter that tunelm trained, `tunelm-nano`, a model's folder or a hub id.
+
+    Raises:
+        ConfigError: nothing of the kind is there.
+        ModelError: an adapter whose base is another, or weights that cannot be loaded.
+    """
+    path = Path(target)
+    if (path / "config.json").exists() and (path / "routes").is_dir():
+        return open_route(path, winner_of(path))
+    if (path.parent / "config.json").exists() and (path.parent / "routes" / path.name).is_dir():
+        return open_route(path.parent, path.name)
+    if (path / "adapter_config.json").exists():
+        return open_adapter(path)
+    if path.is_dir() and not (path / "config.json").exists():
+        raise ConfigError(
+            f"{path}: neither a run, nor an adapter, nor a model. Give a run directory, RUN/ROUTE, "
+            "an adapter's folder, or a model's."
+        )
+    from tunelm.models import open_model
+
+    return open_model(ModelConfig(base=str(target)))
+
+
+def winner_of(run: Path) -> str:
+    """The route a run's report says to ship."""
+    if not (run / "report.json").exists():
+        raise ConfigError(
+            f"{run}: has no report yet. Finish it: tunelm compare --resume --out {run}"
+        )
+    winner = read_json(run / "report.json").get("winner")
+    if not winner or not winner.get("name"):
+        raise ConfigError(f"{run}: its report names no winner. Name a route: {run}/ROUTE")
+    return str(winner["name"])
+
+
+def open_route(run: Path, name: str) -> ChatModel:
+    """The model that one route of a run made, with its first seed."""
+    stored = read_json(run / "config.json")["config"]
+    folders = sorted((run / "routes" / name).glob("seed-*"), key=lambda p: int(p.name[5:]))
+    if not folders or not (folders[0] / "adapted.json").exists():
+        raise ConfigError(f"{run}: route {name!r} has not been fitted there.")
+    settings = TypeAdapter[RouteSettings](RouteSettings).validate_python(stored["routes"][name])
+    adapted = Adapted.from_json(read_json(folders[0] / "adapted.json"), str(folders[0] / "adapted"))
+    return make_route(settings).open(adapted)
+
+
+def open_adapter(folder: Path) -> ChatModel:
+    """An adapter's folder, by the card that lies beside it: base, system prompt, identity."""
+    from tunelm.models import open_model
+    from tunelm.models.identity import CARD
+    from tunelm.models.prompted import PromptedModel
+
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{folder}: an adapter without {CARD}: tunelm did not train it."
+        ) from None
+    config = ModelConfig.model_validate(card["base"])
+    return PromptedModel(open_model(config, folder), str(card.get("system", "")))

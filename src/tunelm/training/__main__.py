@@ -1,0 +1,121 @@
+"""`python -m tunelm.training WORK`: train what WORK describes, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import psutil
+
+from tunelm.errors import TrainingError, TunelmError
+
+BEAT_S = 2.0
+_GONE_S = 30.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one training job; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tunelm.training",
+        description="Train the adapter that WORK/job.json describes, or go on with it.",
+        epilog="example: python -m tunelm.training runs/edu-qa/routes/local/seed-0/training",
+    )
+    parser.add_argument("work", type=Path, help="folder with job.json, train.jsonl, dev.jsonl")
+    parser.add_argument("--scorer", help='module:function, for stop_on = "metric"')
+    parser.add_argument("--parent", type=int, help="stop when the process of this id is gone")
+    given = parser.parse_args(arguments)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        if not given.work.is_dir():
+            raise TrainingError(f"{given.work}: no such folder.")
+        if given.parent is not None:
+            _die_with(given.parent, stop)
+        _take_over(given.work)
+        _start_heartbeat(given.work)
+        from tunelm.training.worker import load_scorer, run
+
+        run(given.work, load_scorer(given.scorer) if given.scorer else None, stop.is_set)
+    except TunelmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _die_with(parent: int, stop: threading.Event) -> None:
+    """Stop after the current step, with a checkpoint, once the parent is gone."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    try:
+        process = psutil.Process(parent)
+    except psutil.NoSuchProcess:
+        raise TrainingError("the process that started this training is gone.") from None
+
+    def watch() -> None:
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(BEAT_S)
+        stop.set()
+        time.sleep(_GONE_S)  # for a last checkpoint; a step that takes longer is given up
+        os._exit(130)
+
+    def guarded() -> None:
+        try:
+            watch()
+        except psutil.NoSuchProcess:
+            stop.set()
+
+    threading.Thread(target=guarded, daemon=True).start()
+
+
+def _take_over(work: Path) -> None:
+    """Wait for another process in this folder to end; refuse if it does not."""
+    heartbeat = work / "heartbeat"
+    until = time.monotonic() + _GONE_S
+    while _alive(heartbeat):
+        if time.monotonic() > until:
+            raise TrainingError(
+                f"{work}: process {heartbeat.read_text()} is training here. Wait, or stop it."
+            )
+        time.sleep(0.2)
+
+
+def _alive(heartbeat: Path) -> bool:
+    try:
+        pid = int(heartbeat.read_text())
+        # another start of the same process id: the file is older than the process
+        return pid != os.getpid() and (
+            psutil.Process(pid).create_time() <= heartbeat.stat().st_mtime
+            and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        )
+    except (OSError, ValueError, psutil.Error):
+        return False
+
+
+def _start_heartbeat(work: Path) -> None:
+    path = work / "heartbeat"
+    path.write_text(str(os.getpid()))
+
+    def beat() -> None:
+        while True:
+            time.sleep(BEAT_S)
+            path.touch()
+
+    threading.Thread(target=beat, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""What a training process reads: `job.json`, `train.jsonl` and `dev.jsonl` in its work folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunelm.config import LocalSettings, ModelConfig
+from tunelm.errors import DataError, TrainingError
+from tunelm.types import Message, as_messages, content_hash
+
+
+class TrainingJob(BaseModel):
+    """Everything a training run depends on beside its rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: ModelConfig
+    settings: LocalSettings
+    seed: int = 0
+    system: str = ""
+    """The system prompt the rows hold; stored with the adapter."""
+    metric: str | None = None
+    """The metric of `stop_on = "metric"`, for the scorer."""
+    max_tokens: Annotated[int, Field(ge=1)] = 64
+    """Most tokens of an answer generated for that metric."""
+    micro_tokens: Annotated[int, Field(ge=1)] = 8192
+    """Most padded tokens in one forward pass. A larger batch runs in pieces whose gradients
+    add up to the whole batch's: memory is bounded, the result is not changed."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60
+    """Longest time between two checkpoints; there is one after each evaluation anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """One chat to learn from. The last message is the assistant's gold answer.
+
+    `example` is the dev row it was made from, as JSON, for a scorer; training ignores it.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    example: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, for JSON."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "messages": [{"role": m.role, "content": m.content} for m in self.messages],
+        }
+        return row if self.example is None else {**row, "example": dict(self.example)}
+
+
+def write_job(
+    work: Path, job: TrainingJob, train: Sequence[TrainingRow], dev: Sequence[TrainingRow]
+) -> None:
+    """Write a job's three files into `work`.
+
+    Raises:
+        TrainingError: `work` holds another job already; nothing is changed then.
+    """
+    files = {
+        "job.json": json.dumps(json.loads(job.model_dump_json()), indent=2, ensure_ascii=False),
+        "train.jsonl": _lines(train),
+        "dev.jsonl": _lines(dev),
+    }
+    for name, text in files.items():
+        path = work / name
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise TrainingError(_changed(work, name))
+    work.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        write_text(work / name, text)
+
+
+def read_job(work: Path) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
+    """The job in `work`, and its train and dev rows.
+
+    Raises:
+        TrainingError: a file is missing or is no job.
+        DataError: a row is broken, with file and line.
+    """
+    path = work / "job.json"
+    try:
+        job = TrainingJob.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: no such file. A work folder holds job.json.") from None
+    except ValidationError as error:
+        raise TrainingError(f"{path}: not a training job: {error}") from None
+    return job, _read_rows(work / "train.jsonl"), _read_rows(work / "dev.jsonl")
+
+
+def digest(job: TrainingJob, rows: Sequence[TrainingRow]) -> str:
+    """Of everything a run depends on, beside the base model's files."""
+    return content_hash(
+        {"job": json.loads(job.model_dump_json()), "rows": [row.to_json() for row in rows]}
+    )
+
+
+def claim(
+    work: Path, job: TrainingJob, rows: Sequence[TrainingRow], identity: object = None
+) -> None:
+    """Tie `work` to its job and rows, and to the base's identity once that is known.
+
+    Raises:
+        TrainingError: `work` was begun with other rows, another job or another base.
+    """
+    parts = {
+        "job.json": content_hash(json.loads(job.model_dump_json())),
+        "rows": content_hash([row.to_json() for row in rows]),
+    }
+    if identity is not None:
+        parts["base model"] = content_hash(identity)
+    path = work / "started.json"
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, digest in parts.items():
+        if begun.get(name, digest) != digest:
+            raise TrainingError(_changed(work, name))
+    if begun != begun | parts:
+        write_text(path, json.dumps(begun | parts, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def replace_folder(part: Path, final: Path) -> None:
+    """Put a finished folder in its place. A reader sees the old one, none, or the new one."""
+    if final.exists():
+        shutil.rmtree(final)
+    part.rename(final)
+
+
+def _changed(work: Path, name: str) -> str:
+    return (
+        f"{work}: {name} changed since training began here, so it cannot go on. "
+        "Put it back as it was, or use an empty folder."
+    )
+
+
+def _lines(rows: Sequence[TrainingRow]) -> str:
+    return "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _read_rows(path: Path) -> list[TrainingRow]:
+    rows: list[TrainingRow] = []
+    problems: list[str] = []
+    try:
+        # not splitlines(): that also breaks at characters JSON strings may hold
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: no such file. It may be empty, but must exist.") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            data = json.loads(line)
+            row = TrainingRow(str(data["id"]), as_messages(data["messages"]), data.get("example"))
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path}:{number}: not a row with id and messages: {error!r}")
+            continue
+        if not row.messages or row.messages[-1].role != "assistant":
+            problems.append(f"{path}:{number}: the last message must be the assistant's answer")
+        rows.append(row)
+    if problems:
+        raise DataError(problems)
+    return rows

@@ -1,0 +1,190 @@
+"""The training loop: steps, an evaluation each epoch, early stopping, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunelm.errors import TrainingError
+from tunelm.training import checkpoints
+from tunelm.training.adapter import default_learning_rate, trainable
+from tunelm.training.batches import epoch_batches, steps_by_epoch
+from tunelm.training.checkpoints import State
+from tunelm.training.job import TrainingJob
+from tunelm.training.rows import EncodedRow
+from tunelm.training.steps import Stepper, learning_rate
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+class StoppedError(TrainingError):
+    """Somebody asked the run to stop; a checkpoint was written, and it can go on later."""
+
+    exit_code = 130
+
+
+@dataclass
+class Loop:
+    """One training run on a model that carries an adapter.
+
+    `score` gives the task's metric by generation (larger is better), for
+    `stop_on = "metric"`. `stop` is asked after each step whether to end early.
+    """
+
+    stepper: Stepper
+    train: Sequence[EncodedRow]
+    dev: Sequence[EncodedRow]
+    job: TrainingJob
+    work: Path
+    emit: Emit
+    stop: Callable[[], bool]
+    score: Callable[[], float] | None = None
+
+    def run(self) -> State:
+        """Train to the end and leave the best weights in the model.
+
+        Raises:
+            TrainingError: a loss or gradient is NaN or infinite, or there is nothing to learn.
+            StoppedError: `stop` said so.
+        """
+        settings = self.job.settings
+        lengths = [row.length for row in self.train]
+        self._counts = steps_by_epoch(lengths, settings, self.job.seed)
+        self._steps = sum(self._counts)
+        self._check()
+        self._began = time.monotonic()
+        self._saved_at = self._began
+        self._weights = list(trainable(self.stepper.model).values())
+        optimizer = torch.optim.AdamW(self._weights, weight_decay=settings.weight_decay, fused=True)
+        state = self._begin(optimizer)
+        self._before = state.seconds
+        while state.epoch < len(self._counts) and not state.stopped_early:
+            batches = epoch_batches(lengths, settings, self.job.seed, state.epoch)
+            self._epoch(state, optimizer, batches)
+            self._evaluate(state)
+            state.epoch, state.position = state.epoch + 1, 0
+            self._save(state, optimizer)
+        if settings.stop_on != "none" and state.best_step is not None:
+            checkpoints.load_weights(self.work, state.best_step, self.stepper.model)
+        return state
+
+    def _check(self) -> None:
+        stop_on = self.job.settings.stop_on
+        if not self._steps:
+            raise TrainingError("there are no rows to train on.")
+        if stop_on != "none" and not self.dev:
+            raise TrainingError(f'stop_on = "{stop_on}" needs dev rows. Or set stop_on = "none".')
+        if stop_on == "metric" and self.score is None:
+            raise TrainingError('stop_on = "metric" needs a scorer (--scorer module:function).')
+
+    def _begin(self, optimizer: Any) -> State:
+        state = checkpoints.restore(self.work, self.stepper.model, optimizer)
+        if state is not None:
+            self.emit({"event": "resumed", "step": state.step, "steps": self._steps})
+            return state
+        state = State()
+        if self.dev:
+            state.dev_loss_before = self.stepper.mean_loss(self.dev)
+        self.emit(
+            {"event": "start", "step": 0, "steps": self._steps, "dev_loss": state.dev_loss_before}
+        )
+        return state
+
+    def _epoch(self, state: State, optimizer: Any, batches: list[list[int]]) -> None:
+        model = self.stepper.model
+        model.train()
+        for indices in batches[state.position : self._counts[state.epoch]]:
+            began = time.monotonic()
+            rows = [self.train[i] for i in indices]
+            rate = self._rate(state.step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            state.train_loss = self.stepper.backward(rows)
+            norm = torch.nn.utils.clip_grad_norm_(self._weights, self.job.settings.grad_clip)
+            if not bool(torch.isfinite(norm)):
+                raise TrainingError(
+                    f"step {state.step + 1}: the gradient is {float(norm)}. Nothing was saved. "
+                    "Lower the learning rate, or use dtype = 'float32'."
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            self._count(state, rows, time.monotonic() - began)
+            self.emit(
+                {
+                    "event": "step",
+                    "step": state.step,
+                    "steps": self._steps,
+                    "epoch": state.epoch,
+                    "loss": state.train_loss,
+                    "lr": rate,
+                    "tokens": state.tokens,
+                    "seconds": round(state.seconds, 3),
+                }
+            )
+            self._pause(state, optimizer)
+
+    def _count(self, state: State, rows: Sequence[EncodedRow], seconds: float) -> None:
+        state.step += 1
+        state.position += 1
+        state.tokens += sum(row.length for row in rows)
+        state.padded_tokens += self.stepper.padded_tokens(rows)
+        state.supervised_tokens += sum(len(row.supervised) for row in rows)
+        state.step_seconds += seconds
+        state.seconds = self._before + time.monotonic() - self._began
+
+    def _pause(self, state: State, optimizer: Any) -> None:
+        """Write a checkpoint when it is time to, and end when asked to."""
+        stopping = self.stop()
+        if stopping or time.monotonic() - self._saved_at >= self.job.checkpoint_seconds:
+            self._save(state, optimizer)
+        if stopping:
+            raise StoppedError(
+                f"stopped after step {state.step} of {self._steps}. The same call on "
+                f"{self.work} goes on from there."
+            )
+
+    def _evaluate(self, state: State) -> None:
+        settings = self.job.settings
+        if self.dev:
+            state.dev_loss = self.stepper.mean_loss(self.dev)
+        value = state.dev_loss
+        if settings.stop_on == "metric" and self.score is not None:
+            self.stepper.model.eval()
+            value = state.metric = self.score()
+        sign = -1 if settings.stop_on == "metric" else 1
+        if value is not None and settings.stop_on != "none":
+            if state.best_value is None or sign * value < sign * state.best_value:
+                state.best_value, state.best_step, state.bad_evaluations = value, state.step, 0
+            else:
+                state.bad_evaluations += 1
+                state.stopped_early = state.bad_evaluations >= settings.patience
+        self.emit(
+            {
+                "event": "evaluation",
+                "step": state.step,
+                "steps": self._steps,
+                "epoch": state.epoch,
+                "dev_loss": state.dev_loss,
+                "metric": state.metric,
+                "best_step": state.best_step,
+            }
+        )
+
+    def _save(self, state: State, optimizer: Any) -> None:
+        state.seconds = self._before + time.monotonic() - self._began
+        checkpoints.save(self.work, state, self.stepper.model, optimizer)
+        self._saved_at = time.monotonic()
+
+    def _rate(self, step: int) -> float:
+        settings = self.job.settings
+        peak = settings.learning_rate
+        if peak is None:
+            peak = default_learning_rate(
+                self.stepper.model.config.get_text_config().hidden_size, settings
+            )
+        return learning_rate(step, self._steps, peak, settings.warmup)

@@ -1,0 +1,185 @@
+"""Rows to token ids, with proof that the loss falls on the answer and nothing else.
+
+The failures this module makes impossible are silent ones: loss on the prompt, loss on
+nothing, an answer cut off, a turn end that is never learned, a prompt that reads differently
+in training and in serving.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunelm.errors import DataError, ModelError
+from tunelm.models.render import encode_prompt
+from tunelm.training.job import TrainingRow
+from tunelm.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """A row as the model sees it.
+
+    `ids` are prompt, answer and one turn end. The first `n_prompt` of them are exactly what a
+    served model gets as its prompt; all others carry loss.
+    """
+
+    id: str
+    ids: tuple[int, ...]
+    n_prompt: int
+
+    @property
+    def supervised(self) -> tuple[int, ...]:
+        """The tokens that carry loss: the answer and its turn end."""
+        return self.ids[self.n_prompt :]
+
+    @property
+    def length(self) -> int:
+        """Tokens fed to the model; the turn end is only ever a target."""
+        return len(self.ids) - 1
+
+
+def encode_rows(
+    rows: Sequence[TrainingRow],
+    tokenizer: PreTrainedTokenizerBase,
+    stops: Collection[int],
+    max_length: int,
+) -> list[EncodedRow]:
+    """Encode all rows; nothing is ever cut.
+
+    Args:
+        rows: chats that end with the assistant's answer.
+        tokenizer: the model's own, with its own chat template if it has one.
+        stops: the tokens that end an answer (`models.decoding.end_tokens`).
+        max_length: most tokens of prompt and answer together.
+
+    Raises:
+        DataError: names every row that is too long or whose mask cannot be proven.
+        ModelError: the model names no token that ends an answer, or refuses the messages.
+    """
+    if not stops:
+        raise ModelError(
+            "the model names no end-of-text token, so it could never learn to stop. "
+            "Set eos_token in its tokenizer_config.json."
+        )
+    encoded: list[EncodedRow] = []
+    problems: list[str] = []
+    for row in rows:
+        try:
+            one = encode_row(row, tokenizer, stops)
+        except DataError as error:
+            problems.extend(error.problems)
+            continue
+        if len(one.ids) > max_length:
+            problems.append(
+                f"row {row.id}: {len(one.ids)} tokens, the limit is {max_length}. Shorten it, "
+                "raise model.max_length, or let data.over_long drop or cut such rows."
+            )
+        encoded.append(one)
+    if problems:
+        raise DataError(problems)
+    return encoded
+
+
+def encode_row(
+    row: TrainingRow, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]
+) -> EncodedRow:
+    """Encode one row and prove its mask: see `EncodedRow` for what then holds.
+
+    A template that closes no turn gets the tokenizer's EOS put after the answer.
+
+    Raises:
+        DataError: the answer is empty or holds a turn end, or the serving prompt is no prefix.
+    """
+    *before, answer = row.messages
+    if not answer.content.strip():
+        raise DataError(f"row {row.id}: the answer is empty, so there is nothing to learn.")
+    prompt = _prompt(row.id, tokenizer, before)
+    if not prompt:
+        raise DataError(f"row {row.id}: the prompt is empty, so nothing can ask for the answer.")
+    if tokenizer.chat_template:
+        tail = _chat_tail(row, tokenizer, prompt)
+    else:
+        tail = _ids(tokenizer, answer.content)
+    end = next((i for i, token in enumerate(tail) if token in stops), None)
+    if end is None:
+        eos = tokenizer.eos_token_id
+        tail, end = [*tail, eos if isinstance(eos, int) else min(stops)], len(tail)
+    if end == 0 or any(token in stops for token in tail[end + 1 :]):
+        raise DataError(
+            f"row {row.id}: the answer itself holds a token that ends a turn, so the model "
+            f"would learn to stop in the middle of it. Take it out of the text: {answer.content!r}"
+        )
+    _prove_answer(row.id, tokenizer, answer.content, tail[:end])
+    return EncodedRow(row.id, (*prompt, *tail[: end + 1]), len(prompt))
+
+
+def _prove_answer(
+    row_id: str, tokenizer: PreTrainedTokenizerBase, answer: str, tokens: list[int]
+) -> None:
+    """The supervised tokens hold the whole answer (white space aside: templates trim it)."""
+    want, got = (
+        "".join(str(tokenizer.decode(ids)).split()) for ids in (_ids(tokenizer, answer), tokens)
+    )
+    if want not in got:
+        raise DataError(
+            f"row {row_id}: the chat template does not write the whole answer. "
+            f"Wanted {answer!r}, it wrote {tokenizer.decode(tokens)!r}."
+        )
+
+
+def _prompt(
+    row_id: str, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
+) -> list[int]:
+    """The prompt as it is served; the template's refusal made readable."""
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return encode_prompt(tokenizer, messages)
+    except TemplateError as error:
+        roles = ", ".join(m.role for m in messages)
+        raise ModelError(
+            f"row {row_id}: the model's chat template refuses messages with the roles {roles}: "
+            f"{error}. If it knows no system message, set task.instructions to ''."
+        ) from None
+
+
+def _chat_tail(
+    row: TrainingRow, tokenizer: PreTrainedTokenizerBase, prompt: list[int]
+) -> list[int]:
+    """What the template writes after the generation prompt, answer first."""
+    # only fast tokenizers know which characters a token covers
+    marked = tokenizer.is_fast and bool(_MARKERS.search(str(tokenizer.chat_template)))
+    chat = [{"role": m.role, "content": m.content} for m in row.messages]
+    whole: Any = tokenizer.apply_chat_template(
+        chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=marked
+    )
+    ids, start = list(whole["input_ids"]), len(prompt)
+    if ids[:start] != prompt:
+        at = next(
+            (i for i, pair in enumerate(zip(ids, prompt, strict=False)) if pair[0] != pair[1]),
+            len(ids),
+        )
+        raise DataError(
+            f"row {row.id}: the prompt of serving is not the beginning of the training text; "
+            f"from token {at} on, serving has {tokenizer.decode(prompt[at:][:8])!r} and training "
+            f"{tokenizer.decode(ids[at:][:8])!r}. The chat template must write an earlier "
+            "turn and the generation prompt the same way in both."
+        )
+    if marked and not any(whole["assistant_masks"][start:]):
+        raise DataError(
+            f"row {row.id}: the template's generation markers cover no token of the answer."
+        )
+    return ids[start:]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    encoded = tokenizer(text, add_special_tokens=False)
+    return list(encoded["input_ids"])  # pyright: ignore[reportArgumentType]

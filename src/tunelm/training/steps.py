@@ -1,0 +1,172 @@
+"""The arithmetic of a step: batches of tensors, the loss, its gradient, the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from tunelm.errors import ModelError, TrainingError
+from tunelm.training.batches import fill
+from tunelm.training.rows import EncodedRow
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors, on the model's device.
+
+    `input_ids` is (rows, longest), padded on the right. `places` are the N positions of the
+    flattened (rows * longest) whose next token carries loss; `targets` are those N tokens.
+    """
+
+    input_ids: torch.Tensor
+    places: torch.Tensor
+    targets: torch.Tensor
+
+
+def collate(rows: Sequence[EncodedRow], pad_id: int, device: torch.device) -> Batch:
+    """Make tensors of rows.
+
+    There is no attention mask: under causal attention no real token sees padding on its
+    right, padding carries no loss, and without a mask the fast causal kernel is used.
+    """
+    longest = max(row.length for row in rows)
+    ids = [list(row.ids[:-1]) + [pad_id] * (longest - row.length) for row in rows]
+    places = [
+        index * longest + position
+        for index, row in enumerate(rows)
+        for position in range(row.n_prompt - 1, row.length)
+    ]
+    targets = [token for row in rows for token in row.supervised]
+    return Batch(
+        torch.tensor(ids, device=device),
+        torch.tensor(places, device=device),
+        torch.tensor(targets, device=device),
+    )
+
+
+@contextmanager
+def _logits_only_at(base: Any, places: torch.Tensor) -> Generator[None, None, None]:
+    """Within, the model's output layer sees only the hidden states at `places`.
+
+    A hook on the layer itself works for every architecture, for a layer that is itself
+    adapted by LoRA, and keeps what the model does to logits afterwards (scaling, soft caps).
+    """
+    head = base.get_output_embeddings()
+    if head is None:
+        raise ModelError(f"{type(base).__name__} has no output layer: it is no language model.")
+
+    def select(_: object, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = args[0].flatten(0, 1).index_select(0, places)
+        return (hidden.unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Cross-entropy in nats, summed over the batch's supervised tokens (a float32 scalar)."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with _logits_only_at(base, batch.places):
+        logits = model(input_ids=batch.input_ids, use_cache=False).logits
+    if logits.shape[:2] != (1, len(batch.targets)):
+        raise ModelError(
+            f"{type(base).__name__} gave logits of shape {tuple(logits.shape)} for "
+            f"{len(batch.targets)} labels: its output layer is not used in the usual way."
+        )
+    return functional.cross_entropy(logits[0].float(), batch.targets, reduction="sum")
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """A model with what every forward pass of a run needs."""
+
+    model: Any
+    pad_id: int
+    micro_tokens: int
+    mixed: bool
+    """Whether the base is stored in half precision: then CUDA computes in bfloat16."""
+
+    def backward(self, rows: Sequence[EncodedRow]) -> float:
+        """Add the gradient of the rows' mean loss per supervised token; return that loss.
+
+        A batch of more than `micro_tokens` padded tokens runs in pieces. Each piece's summed
+        loss is divided by the supervised tokens of the whole batch, so the gradient is that
+        of the whole batch whatever the pieces.
+
+        Raises:
+            TrainingError: the loss is NaN or infinite.
+        """
+        tokens = sum(len(row.supervised) for row in rows)
+        total = 0.0
+        for batch in self._pieces(rows):
+            with self._precision():
+                loss = summed_loss(self.model, batch) / tokens
+            loss.backward()
+            total += loss.item()
+        return _finite(total, "training loss")
+
+    def mean_loss(self, rows: Sequence[EncodedRow]) -> float:
+        """Mean loss per supervised token over all rows, without gradient or dropout.
+
+        Raises:
+            TrainingError: the loss is NaN or infinite.
+        """
+        training = self.model.training
+        self.model.eval()
+        total = 0.0
+        with torch.no_grad():
+            for batch in self._pieces(rows):
+                with self._precision():
+                    total += summed_loss(self.model, batch).item()
+        self.model.train(training)
+        return _finite(total / sum(len(row.supervised) for row in rows), "dev loss")
+
+    def padded_tokens(self, rows: Sequence[EncodedRow]) -> int:
+        """Tokens that `backward` really computes for these rows, padding included."""
+        return sum(len(piece) * max(row.length for row in piece) for piece in self._split(rows))
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.mixed and self.model.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def _split(self, rows: Sequence[EncodedRow]) -> list[list[EncodedRow]]:
+        lengths = [row.length for row in rows]
+        order = sorted(range(len(rows)), key=lambda i: lengths[i])
+        return [[rows[i] for i in piece] for piece in fill(order, lengths, self.micro_tokens)]
+
+    def _pieces(self, rows: Sequence[EncodedRow]) -> Iterator[Batch]:
+        for piece in self._split(rows):
+            yield collate(piece, self.pad_id, self.model.device)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
+    """The rate of step `step` (from 0): linear up over `warmup` of all steps, linear to zero.
+
+    Linear decay to zero did better than cosine in arXiv 2502.15938.
+
+    >>> [round(learning_rate(s, 5, 1.0, 0.2), 2) for s in range(5)]
+    [1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    rise = math.ceil(steps * warmup)
+    if step < rise:
+        return peak * (step + 1) / rise
+    return peak * (steps - step) / max(1, steps - rise)
+
+
+def _finite(loss: float, name: str) -> float:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the {name} is {loss}. Nothing was saved. Either the learning rate is too high, "
+            "or the base model's own weights are broken (the loss before training tells)."
+        )
+    return loss

@@ -1,0 +1,141 @@
+"""One training run from files to files; what `python -m tunelm.training WORK` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunelm.errors import ConfigError
+from tunelm.models.decoding import end_tokens
+from tunelm.models.identity import base_identity
+from tunelm.models.loading import load_base, resolve_base
+from tunelm.training.adapter import add_adapter, prove_learning, save_adapter, trainable
+from tunelm.training.checkpoints import State
+from tunelm.training.job import (
+    TrainingJob,
+    TrainingRow,
+    claim,
+    read_job,
+    replace_folder,
+    write_text,
+)
+from tunelm.training.loop import Loop
+from tunelm.training.rows import encode_rows
+from tunelm.training.steps import Stepper
+
+Scorer = Callable[[Any, Any, TrainingJob, Sequence[TrainingRow]], float]
+"""Called with (model, tokenizer, job, dev rows); answers with a number, larger is better."""
+
+
+def run(
+    work: Path, scorer: Scorer | None = None, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Train what `work` describes, go on where a killed run left off, or return the result.
+
+    Returns:
+        What then also stands in `work/result.json`; the adapter is in `work/adapter`.
+
+    Raises:
+        TrainingError: the files changed since training began; NaN; nothing learned; stopped.
+        DataError: rows that are broken, too long, or whose mask cannot be proven.
+        ModelError, PrerequisiteError, ConfigError: as the base and the targets have it.
+    """
+    job, train, dev = read_job(work)
+    claim(work, job, [*train, *dev])
+    result_file = work / "result.json"
+    if result_file.is_file() and (work / "adapter").is_dir():
+        return json.loads(result_file.read_text(encoding="utf-8"))
+    base = load_base(job.model)
+    identity = base_identity(resolve_base(job.model), job.model.revision)
+    claim(work, job, [*train, *dev], identity)
+    limit = _limit(job, base.model)
+    stops = end_tokens(base.model, base.tokenizer)
+    encoded_train = encode_rows(train, base.tokenizer, stops, limit)
+    encoded_dev = encode_rows(dev, base.tokenizer, stops, limit)
+    mixed = base.model.dtype.itemsize < 4
+    model: Any = add_adapter(base.model, job.settings, job.seed)
+    stepper = Stepper(model, base.tokenizer.pad_token_id, job.micro_tokens, mixed)
+    with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
+        if events.tell():
+            events.write("\n")  # the last line may be half written
+
+        def emit(event: dict[str, Any]) -> None:
+            events.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+
+        score = None if scorer is None else lambda: scorer(model, base.tokenizer, job, dev)
+        state = Loop(stepper, encoded_train, encoded_dev, job, work, emit, stop, score).run()
+        proof = prove_learning(model, encoded_train[0].ids)
+        part = work / "adapter.part"
+        shutil.rmtree(part, ignore_errors=True)
+        save_adapter(model, part, job, identity)
+        replace_folder(part, work / "adapter")
+        rows = {"train_rows": len(train), "dev_rows": len(dev)}
+        result = _result(work, state, model, proof) | rows
+        write_text(result_file, json.dumps(result, indent=2))
+        emit({"event": "done", "step": state.step})
+    return result
+
+
+def load_scorer(name: str) -> Scorer:
+    """The function that `module:function` names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, _, function = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"--scorer {name!r}: expected module:function ({error}).") from None
+
+
+def _limit(job: TrainingJob, model: Any) -> int:
+    context = getattr(model.config, "max_position_embeddings", None)
+    return min(job.model.max_length, context or job.model.max_length)
+
+
+def _result(
+    work: Path,
+    state: State,
+    model: Any,
+    proof: dict[str, float],
+) -> dict[str, Any]:
+    """What is kept of a run. Unknown is None: a machine without a GPU has no GPU memory."""
+    import torch
+
+    facts = dataclasses.asdict(state)
+    for name in ("position", "bad_evaluations"):
+        del facts[name]
+    on_gpu = model.device.type == "cuda"
+    weights = work / "adapter" / "adapter_model.safetensors"
+    return {
+        **facts,
+        "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
+        "tokens_per_second": state.tokens / state.step_seconds if state.step_seconds else None,
+        "peak_rss_bytes": peak_rss(),
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "adapter_bytes": weights.stat().st_size,
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "proof": proof,
+    }
+
+
+def peak_rss() -> int:
+    """Most memory this process ever held resident, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)  # pyright: ignore
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,74 @@
+"""Shared fixtures: a tiny model made once, rows, and a cache that is not the user's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNELM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained Llama of 40,000 parameters."""
+    from tunelm.testing import make_tiny_model
+
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def write_rows(path: Path, count: int) -> Path:
+    """`count` rows, two a group, that a tiny model can learn the form of."""
+    rows = [
+        {
+            "question": f"What is the code of box {i // 2}{'?' if i % 2 else ' please?'}",
+            "answer": f"The code is {i // 2 * 7 % 10}.",
+            "key_answer": str(i // 2 * 7 % 10),
+            "group": f"box-{i // 2}",
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+def make_task(folder: Path, tiny_model: Path) -> Path:
+    """A task file over 120 rows in 60 groups, with routes capped to a few steps."""
+    write_rows(folder / "rows.jsonl", 120)
+    path = folder / "boxes.toml"
+    path.write_text(
+        f"""
+[task]
+name = "boxes"
+instructions = "Answer."
+max_tokens = 8
+[data]
+path = "rows.jsonl"
+dev = 0.15
+test = 0.5
+min_test_groups = 10
+[model]
+base = {json.dumps(str(tiny_model))}
+[routes.prompt]
+strategy = "labeled"
+demos = 2
+[routes.local]
+max_steps = 6
+stop_on = "none"
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def task(tmp_path: Path, tiny_model: Path) -> Path:
+    """`make_task` in the test's own folder."""
+    return make_task(tmp_path, tiny_model)
