@@ -11,6 +11,7 @@ textbook.md            every fact in prose, also those the model never saw
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -39,13 +40,13 @@ def wordings(fact: Fact, count: int) -> list[str]:
     return [templates[(first + i * 2) % len(templates)] for i in range(count)]
 
 
-def write_rows(name: str, facts: list[Fact], count: int) -> None:
+def write_rows(path: Path, facts: list[Fact], count: int) -> None:
     """A JSONL file, a line a question, in an order that mixes the subjects."""
     rows = [(f, q) for f in facts for q in wordings(f, count)]
     rows.sort(key=lambda item: spread(item[0].id + item[1]))
     lines = [json.dumps(row(f, q), ensure_ascii=False) for f, q in rows]
-    (TASKS / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{name}: {len(rows)} rows, {len(facts)} groups")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{path.name}: {len(rows)} rows, {len(facts)} groups")
 
 
 def pairs(facts: list[Fact], count: int) -> list[Fact]:
@@ -76,19 +77,20 @@ def textbook(facts: list[Fact]) -> str:
     return "\n".join(text) + "\n"
 
 
-def main() -> None:
+def main(out: Path) -> None:
     """Write all files."""
-    TASKS.mkdir(exist_ok=True)
     facts = load_facts()
     asked_in_tasks = [f for f in facts if f.shelf != "asked"]
     own = [f for f in asked_in_tasks if f.relation.subject == OWN_DOMAIN]
     others = [f for f in asked_in_tasks if f.relation.subject != OWN_DOMAIN]
-    write_rows("edu_qa.jsonl", others, QUESTIONS_A_FACT)
-    write_rows("edu_biology_qa.jsonl", own, QUESTIONS_A_FACT)
-    write_rows("small_edu_qa.jsonl", pairs(facts, 5), 1)
-    write_rows("edu_qa_extended.jsonl", pairs(facts, 20), 1)
-    (TASKS / "textbook.md").write_text(textbook(facts), encoding="utf-8")
+    write_rows(out / "edu_qa.jsonl", others, QUESTIONS_A_FACT)
+    write_rows(out / "edu_biology_qa.jsonl", own, QUESTIONS_A_FACT)
+    write_rows(out / "small_edu_qa.jsonl", pairs(facts, 5), 1)
+    write_rows(out / "edu_qa_extended.jsonl", pairs(facts, 20), 1)
+    (out / "textbook.md").write_text(textbook(facts), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=TASKS, help="another folder")
+    main(parser.parse_args().out)

@@ -27,6 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 SIZES: dict[str, dict[str, int]] = {
     "nano": {"hidden": 192, "layers": 6, "heads": 6, "mlp": 512, "steps": 2600},
+    "nano-test": {"hidden": 32, "layers": 1, "heads": 2, "mlp": 64, "steps": 12},
     "nano-small": {"hidden": 96, "layers": 4, "heads": 4, "mlp": 256, "steps": 2000},
 }
 TOKENS_A_STEP = 4096
@@ -158,8 +159,11 @@ def train(args: argparse.Namespace) -> None:
             write(log, step=step + 1, loss=round(loss, 4), tokens_per_second=speed)
         if (step + 1) % EVALUATE_EVERY == 0 or step + 1 == steps:
             write(log, step=step + 1, **evaluate(model, tokenizer, facts, seed=step))
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+        stop = step + 1 == args.stop_after
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps or stop:
             save_checkpoint(out, model, optimizers, step + 1)
+        if stop:
+            break
     export(out / "model", model, tokenizer)
 
 
@@ -209,6 +213,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", required=True, help="folder for log, checkpoint and model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="fewer steps than the size's own, to try out")
+    parser.add_argument("--stop-after", type=int, help="stop at this step, to go on later")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--float32", action="store_true", help="no bfloat16 autocast")
     train(parser.parse_args())

@@ -125,12 +125,11 @@ def print_report(report: dict[str, Any], folder: Path, as_json: bool) -> None:
         return
     from tunelm.cli.tables import print_table
     from tunelm.report.verdict import sentences
+    from tunelm.report.words import table
 
     for sentence in sentences(report):
         click.echo(sentence)
     click.echo()
-    from tunelm.report.tables import routes_table
-
-    header, rows = routes_table(report)
-    print_table(header, rows)
+    rows = table(report)
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
     click.echo(f"\nreport: {(folder / 'report.html').resolve()}")

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from tunelm.report.read import RouteRun, Run, SeedRun
 from tunelm.scoring.metrics import METRICS, Metric, get_metric, row_statistics
-from tunelm.scoring.statistics import ALPHA, POWER, holm, interval, mde, paired, verdict
+from tunelm.scoring.statistics import (
+    ALPHA,
+    POWER,
+    RESAMPLES,
+    holm,
+    interval,
+    mde,
+    paired,
+    verdict,
+)
 from tunelm.types import Example, Outcome
 
 Array = NDArray[np.float64]
@@ -80,7 +89,13 @@ def interval_scores(answers: Answers) -> dict[str, dict[str, Any]]:
     """Each metric's value with its interval, n and signature."""
     scores: dict[str, dict[str, Any]] = {}
     for name, metric in METRICS.items():
-        found = interval(answers.stats[name], answers.groups, metric.aggregate, scale=metric.scale)
+        found = interval(
+            answers.stats[name],
+            answers.groups,
+            metric.aggregate,
+            scale=metric.scale,
+            resamples=RESAMPLES,
+        )
         scores[name] = {
             "value": finite(found.value),
             "ci_low": finite(found.low),
@@ -184,7 +199,7 @@ def _oriented(first: Answers, second: Answers) -> tuple[Answers, Answers]:
 
 def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
     metric = get_metric(name)
-    found = paired(a.stats[name], b.stats[name], a.groups, metric.aggregate)
+    found = paired(a.stats[name], b.stats[name], a.groups, metric.aggregate, resamples=RESAMPLES)
     return {
         "a": a.route.name,
         "b": b.route.name,

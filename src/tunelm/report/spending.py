@@ -127,10 +127,16 @@ def forecast_errors(
                 "method": quantity["method"],
                 "measured": got,
                 "error": None if got is None or not said else got / said - 1,
-                "inside": None if None in (got, low, high) else sorted((low, got, high))[1] == got,
+                "inside": _inside(got, low, high),
             }
         )
     return rows
+
+
+def _inside(value: float | None, low: float | None, high: float | None) -> bool | None:
+    if value is None or low is None or high is None:
+        return None
+    return low <= value <= high
 
 
 def _actuals(route: RouteRun, quantities: Mapping[str, Quantity]) -> dict[str, float | None]:

@@ -1,0 +1,62 @@
+"""What the documentation shows works, and what exists is documented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tunelm.config import KINDS, Config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = blocks(ROOT / "README.md", "python")
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert (tmp_path / "runs/small/report.html").is_file()
+
+
+def test_the_task_file_of_the_readme_is_valid(tmp_path: Path):
+    from tunelm.config import load_config
+
+    (snippet,) = blocks(ROOT / "README.md", "toml")
+    (tmp_path / "my_task.toml").write_text(snippet)
+    assert load_config(tmp_path / "my_task.toml").routes["local-r64"].r == 64
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_shown_exists_and_takes_its_options(page: Path):
+    from tunelm.cli import COMMANDS, cli
+
+    for block in blocks(page, "sh"):
+        for line in re.findall(r"^tunelm (.*?)(?:\s+#.*)?$", block, flags=re.M):
+            words = line.split()
+            assert words[0] in COMMANDS, line
+            command = cli.get_command(None, words[0])  # type: ignore[arg-type]
+            known = {o for p in command.params for o in p.opts}
+            assert {w for w in words if w.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_setting_stands_in_the_docs():
+    text = (ROOT / "docs/task-file.md").read_text(encoding="utf-8")
+    sections = [f.annotation for f in Config.model_fields.values()]
+    models = [s for s in sections if isinstance(s, type) and hasattr(s, "model_fields")]
+    for section in [*models, *KINDS.values()]:
+        for name in section.model_fields:
+            assert f"`{name}`" in text, f"{section.__name__}.{name}"
