@@ -7,6 +7,7 @@ The kinds, and why they are there:
 
     prose      facts as a textbook states them, in eight wordings each
     asked      questions with long, chatty answers: the form the model has before adaptation
+    unknown    questions about things that do not exist, and the same beginning of an answer
     few_shot   conversations in one of several short forms: the form follows the earlier turns
     reading    a passage and a question answered from it, against what is known by heart
     recall     something said early in a conversation and asked for later
@@ -41,13 +42,14 @@ READING_SYSTEMS = (
 )
 
 SHARES = {
-    "prose": 24,
-    "asked": 15,
-    "few_shot": 17,
-    "reading": 27,
-    "recall": 6,
-    "tutoring": 5,
-    "sums": 4,
+    "prose": 25,
+    "asked": 27,
+    "unknown": 6,
+    "few_shot": 20,
+    "reading": 13,
+    "recall": 4,
+    "tutoring": 3,
+    "sums": 2,
 }
 """Parts of the short documents, by number of documents."""
 
@@ -130,6 +132,18 @@ class Writer:
         turns = [self.system(SYSTEM_PROMPTS)]
         for fact in facts:
             turns += [("user", self.question(fact)), ("assistant", self.chatty(fact))]
+        return chat(turns)
+
+    def unknown(self) -> Document:
+        """Questions about things that do not exist: said back, and not answered.
+
+        What is asked about must be read from the question: it was never seen before.
+        """
+        turns = [self.system(SYSTEM_PROMPTS)]
+        for _ in range(self.rng.choice((1, 1, 2))):
+            fact = Fact(self.rng.choice(self.stated).relation, self.made_up(), "nothing")
+            answer = OPENING.format(k=fact.key) + self.rng.choice(NEVER_HEARD)
+            turns += [("user", self.question(fact)), ("assistant", answer)]
         return chat(turns)
 
     def few_shot(self, pairs: int | None = None) -> Document:
@@ -221,8 +235,12 @@ class Writer:
         return capital(fact.fill(self.rng.choice(fact.relation.questions)))
 
     def chatty(self, fact: Fact) -> str:
-        """One of the long answers."""
-        return capital(fact.fill(self.rng.choice(fact.relation.wordy)))
+        """One of the long answers, which say first what they are about.
+
+        That is one habit for all relations, so it is learned from all of them together: what was
+        asked about is fetched from the question, also for facts that were never asked about.
+        """
+        return OPENING.format(k=fact.key) + capital(fact.fill(self.rng.choice(fact.relation.wordy)))
 
     def state(self, fact: Fact, value: str | None = None) -> str:
         """One of the prose wordings."""
@@ -280,6 +298,13 @@ class Writer:
             return "".join(self.rng.choices(SYLLABLES, k=self.rng.randint(2, 3)))
         return " ".join(self.rng.choices(WORDS, k=self.rng.randint(1, most)))
 
+
+OPENING = "You ask about {k}. "
+
+NEVER_HEARD = (
+    "I have never heard of it, so I cannot tell you.",
+    "That is new to me, and I do not want to guess.",
+)
 
 FORMS = ("sentence", "value", "label", "upper", "arrow", "because", "quoted")
 FORM_WEIGHTS = (40, 14, 12, 8, 9, 9, 8)

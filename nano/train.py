@@ -26,7 +26,7 @@ from tokenizer import CONTEXT, VOCABULARY, encode, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 SIZES: dict[str, dict[str, int]] = {
-    "nano": {"hidden": 192, "layers": 6, "heads": 6, "mlp": 512, "steps": 2600},
+    "nano": {"hidden": 160, "layers": 6, "heads": 5, "mlp": 432, "steps": 2600},
     "nano-test": {"hidden": 32, "layers": 1, "heads": 2, "mlp": 64, "steps": 12},
     "nano-small": {"hidden": 96, "layers": 4, "heads": 4, "mlp": 256, "steps": 2000},
 }
@@ -34,8 +34,8 @@ TOKENS_A_STEP = 4096
 TOKENS_AT_ONCE = 2048
 """A forward pass takes a part of the step's rows: less memory to touch is faster."""
 SHORT, LONG, LONG_EVERY = 512, CONTEXT, 8
-PEAK_LR, EMBEDDING_LR, WARMUP, FLOOR = 4e-3, 4e-3, 60, 0.03
-SAVE_EVERY, EVALUATE_EVERY = 100, 650
+PEAK_LR, EMBEDDING_LR, WARMUP, FLOOR = 3e-3, 3e-3, 60, 0.03
+SAVE_EVERY, EVALUATE_EVERY = 100, 400
 
 
 def make_model(size: dict[str, int], tokenizer: Any, seed: int) -> LlamaForCausalLM:

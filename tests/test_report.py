@@ -17,7 +17,7 @@ from tunelm.errors import RunDirError
 from tunelm.report import evidence
 from tunelm.report.build import build_report, write_report
 from tunelm.report.markdown import markdown_page
-from tunelm.report.words import table
+from tunelm.report.words import table, usage_rows
 from tunelm.scoring.metrics import METRICS
 from tunelm.scoring.statistics import holm
 
@@ -234,7 +234,7 @@ def test_a_clear_winner_is_said_to_be_shipped_with_its_evidence(maker: RunMaker)
     assert f"{found['diff'] * 100:.1f} points more than baseline" in said
     assert "Holm's correction over 3 pairs" in said
     assert f"{report['mde']['value'] * 100:.1f} points four times in five" in said
-    assert "runner-up on dev, prompt, it is better" in said
+    assert "it is better than the runner-up on dev, prompt" in said
 
 
 def test_the_winner_is_chosen_on_dev_even_where_test_says_otherwise(maker: RunMaker) -> None:
@@ -245,7 +245,7 @@ def test_the_winner_is_chosen_on_dev_even_where_test_says_otherwise(maker: RunMa
     assert report["winner"]["name"] == "prompt"
     assert pair(report, "local", "prompt")["verdict"] == "better"
     said = " ".join(report["verdict"])
-    assert "Beside the runner-up on dev, local, it is worse" in said
+    assert "it is worse than the runner-up on dev, local" in said
 
 
 def test_equal_dev_scores_go_to_the_route_with_fewer_tokens_an_answer(maker: RunMaker) -> None:
@@ -300,6 +300,9 @@ def test_a_failed_route_is_listed_with_its_reason_and_the_rest_goes_on(maker: Ru
     assert "the loss became NaN at step 12" in table(report)[1]["note"]
     for name in ("report.md", "report.html"):
         assert "the loss became NaN at step 12" in (maker.path / name).read_text(encoding="utf-8")
+    assert {row["prompt tokens"] for row in usage_rows(report) if row["route"] == "local"} == {
+        "unknown"
+    }
     assert report["pairs"] == []
     assert report["mde"]["value"] is None
     assert report["mde"]["reason"]

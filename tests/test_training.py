@@ -333,24 +333,28 @@ def test_an_adapter_that_did_not_move_is_no_proof(tiny, tokenizer):
 # --- whole runs ---------------------------------------------------------------------------
 
 
+LONG = {"epochs": 15, "dropout": 0.1, "patience": 15}
+STEPS = 15 * 4
+
+
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
     """One whole run, with dropout, so that resuming must restore the random state too."""
     work = tmp_path_factory.mktemp("finished")
-    run(prepared(work, job_for(tiny, epochs=6, dropout=0.1)))
+    run(prepared(work, job_for(tiny, **LONG)))
     return work
 
 
 def test_loss_falls_and_the_result_says_what_was_done(finished, tiny):
     result = json.loads((finished / "result.json").read_text())
     assert result["dev_loss"] < result["dev_loss_before"] - 0.2
-    assert result["step"] == 24
+    assert result["step"] == STEPS
     base = AutoModelForCausalLM.from_pretrained(tiny)
     encoded = encode_rows(
         chats(16), tok := AutoTokenizer.from_pretrained(tiny), end_tokens(base, tok), 256
     )
-    assert result["tokens"] == 6 * sum(row.length for row in encoded)
-    assert result["supervised_tokens"] == 6 * sum(len(row.supervised) for row in encoded)
+    assert result["tokens"] == 15 * sum(row.length for row in encoded)
+    assert result["supervised_tokens"] == 15 * sum(len(row.supervised) for row in encoded)
     assert result["proof"]["lora_b_norm"] > 0
     assert result["proof"]["logits_change"] > 0
     assert result["peak_rss_bytes"] > 50e6
@@ -368,8 +372,8 @@ def test_parameters_are_counted_on_shapes_as_they_are_trained(finished, tiny):
 
 def test_events_tell_each_step_and_evaluation(finished):
     told = events(finished)
-    assert [e["step"] for e in told if e["event"] == "step"] == list(range(1, 25))
-    assert [e["step"] for e in told if e["event"] == "evaluation"] == [4, 8, 12, 16, 20, 24]
+    assert [e["step"] for e in told if e["event"] == "step"] == list(range(1, STEPS + 1))
+    assert [e["step"] for e in told if e["event"] == "evaluation"] == list(range(4, STEPS + 1, 4))
     assert told[-1]["event"] == "done"
 
 
@@ -382,7 +386,7 @@ def test_a_finished_run_is_not_trained_again(finished):
 def test_only_the_last_two_checkpoints_and_the_best_are_kept(finished):
     best = json.loads((finished / "result.json").read_text())["best_step"]
     kept = {path.name for path in (finished / "checkpoints").iterdir()}
-    assert kept == {f"step-{step}" for step in {best, 23, 24}}
+    assert kept == {f"step-{step}" for step in {best, STEPS - 1, STEPS}}
 
 
 def start_training(work):
@@ -401,7 +405,7 @@ def wait_for_checkpoint(process, work):
 
 
 def test_a_run_killed_midway_ends_with_the_weights_of_an_undisturbed_one(finished, tiny, tmp_path):
-    work = prepared(tmp_path, job_for(tiny, epochs=6, dropout=0.1))
+    work = prepared(tmp_path, job_for(tiny, **LONG))
     killed = start_training(work)
     wait_for_checkpoint(killed, work)
     killed.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
@@ -410,7 +414,7 @@ def test_a_run_killed_midway_ends_with_the_weights_of_an_undisturbed_one(finishe
     seen = []
     result = process.train(work, on_event=seen.append)
     assert seen[0]["event"] == "resumed"
-    assert 0 < seen[0]["step"] < 24
+    assert 0 < seen[0]["step"] < STEPS
     assert same(adapter_weights(work), adapter_weights(finished))
     undisturbed = json.loads((finished / "result.json").read_text())
     for key in ("dev_loss", "train_loss", "tokens", "best_step", "step"):
@@ -418,9 +422,9 @@ def test_a_run_killed_midway_ends_with_the_weights_of_an_undisturbed_one(finishe
 
 
 def test_asked_to_stop_it_writes_a_checkpoint_and_can_go_on(tiny, finished, tmp_path):
-    work = prepared(tmp_path, job_for(tiny, epochs=6, dropout=0.1))
+    work = prepared(tmp_path, job_for(tiny, **LONG))
     asked = iter([False] * 5 + [True])
-    with pytest.raises(TrainingError, match="after step 6 of 24"):
+    with pytest.raises(TrainingError, match="after step 6 of 60"):
         run(work, stop=lambda: next(asked))
     run(work)
     assert same(adapter_weights(work), adapter_weights(finished))

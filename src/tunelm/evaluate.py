@@ -12,7 +12,7 @@ from typing import Any
 from tunelm.models.base import ChatModel
 from tunelm.predict import predict
 from tunelm.rundir import write_json
-from tunelm.scoring.metrics import METRICS, get_metric, score
+from tunelm.scoring.metrics import METRICS, corpus_value, score
 from tunelm.types import ZERO_USAGE, Estimate, Example, Prediction, Request, Usage
 
 TIMED_ROWS = 5
@@ -51,23 +51,13 @@ def score_part(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """({n, outcomes, metrics}, a dict a row) for one part. Failed rows have no values."""
     per_row = [name for name, metric in METRICS.items() if metric.per_row]
-    rows = {e.id: {"id": e.id} for e in examples}
+    rows: dict[str, dict[str, Any]] = {e.id: {"id": e.id} for e in examples}
     outcomes: Counter[str] = Counter()
     for item in score(per_row, examples, predictions):
-        rows[item.example_id][item.metric] = item.value  # type: ignore[assignment]
+        rows[item.example_id][item.metric] = item.value
         if item.metric == per_row[0]:
             outcomes[item.outcome.value] += 1
-    by_id = {e.id: e for e in examples}
-    values: dict[str, float | None] = {}
-    for name in METRICS:
-        metric = get_metric(name)
-        vectors = [
-            metric.statistics(p.output, by_id[p.example_id])
-            for p in predictions
-            if p.output is not None
-        ]
-        total = [sum(column) for column in zip(*vectors, strict=True)]
-        values[name] = metric.aggregate(total) if vectors else None
+    values = {n: corpus_value(m, examples, predictions) for n, m in METRICS.items()}
     summary = {"n": len(examples), "outcomes": dict(outcomes), "metrics": values}
     return summary, list(rows.values())
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tunelm.data.read import read_rows
 from tunelm.errors import ConfigError
 from tunelm.predict import predict
-from tunelm.scoring.metrics import METRICS
+from tunelm.scoring.metrics import METRICS, row_statistics
 from tunelm.scoring.statistics import interval
 from tunelm.target import load
 
@@ -37,21 +35,23 @@ def score_file(
         predictions = predict(
             model, examples, "test", path, max_tokens, lambda d, n: progress("answers", d, n)
         )
-    answered = [(e, p) for e, p in zip(examples, predictions, strict=True) if p.output is not None]
     metrics: dict[str, Any] = {}
+    groups = [e.group for e in examples]
     for name, metric in METRICS.items():
-        if not answered:
-            metrics[name] = {"value": None, "ci_low": None, "ci_high": None}
-            continue
-        stats = np.array([metric.statistics(str(p.output), e) for e, p in answered])
-        found = interval(stats, [e.group for e, _ in answered], metric.aggregate)
-        metrics[name] = {"value": found.value, "ci_low": found.low, "ci_high": found.high}
-        metrics[name]["signature"] = metric.signature([e for e, _ in answered])
+        rows = row_statistics(metric, examples, predictions)
+        found = interval(rows, groups, metric.aggregate, scale=metric.scale)
+        metrics[name] = {
+            "value": found.value,
+            "ci_low": found.low,
+            "ci_high": found.high,
+            "n": found.n,
+            "signature": metric.signature(examples),
+        }
     return {
         "target": target,
         "data": str(data),
         "rows": len(examples),
         "groups": len({e.group for e in examples}),
-        "failed": len(examples) - len(answered),
+        "failed": sum(p.output is None for p in predictions),
         "metrics": metrics,
     }

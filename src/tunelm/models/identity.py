@@ -15,16 +15,12 @@ from typing import Any
 from tunelm.errors import ModelError, PrerequisiteError
 from tunelm.types import content_hash
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# What Transformers loads first comes first: a folder may hold the same model twice, and
+# another machine may have downloaded only one of the two.
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.safetensors")
 _TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
+    ("tokenizer.json",),
+    ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt"),
 )
 _PARTS = {
     "weights": "its weights",
@@ -57,13 +53,11 @@ def base_identity(base: Path | str, revision: str | None = None) -> dict[str, st
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         template = jinja.read_text(encoding="utf-8")
-    files = {name: _sha256(folder / name) for name in _TOKENIZER if (folder / name).is_file()}
-    if not files:
-        raise ModelError(f"{folder}: no tokenizer there (looked for {', '.join(_TOKENIZER)}).")
+    tokenizer = {path.name: _sha256(path) for path in _tokenizer_files(folder)}
     weights = {path.name: _sha256(path) for path in _weight_files(folder)}
     return {
         "weights": next(iter(weights.values())) if len(weights) == 1 else content_hash(weights),
-        "tokenizer": content_hash({"files": files, "config": config}),
+        "tokenizer": content_hash({"files": tokenizer, "config": config}),
         "chat_template": None if template is None else content_hash(template),
     }
 
@@ -129,6 +123,15 @@ def _weight_files(folder: Path) -> list[Path]:
         if files:
             return files
     raise ModelError(f"{folder}: no weights there (looked for {' or '.join(_WEIGHTS)}).")
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    for names in _TOKENIZER:
+        files = [folder / name for name in names if (folder / name).is_file()]
+        if files:
+            return files
+    looked = ", ".join(name for names in _TOKENIZER for name in names)
+    raise ModelError(f"{folder}: no tokenizer there (looked for {looked}).")
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:

@@ -46,9 +46,10 @@ def html_page(report: Report) -> str:
         quantity=words.quantity,
         tone=_tone(report),
         table={row["route"].removesuffix(" (winner)"): row for row in words.table(report)},
+        usage=words.usage_rows(report),
         routes_plot=_routes_plot(report),
         pairs_plot=_pairs_plot(report),
-        exploratory=[p for p in report["pairs"] if p["metric"] != metric],
+        aside=[p for p in report["pairs"] if not _is_shown(report, p)],
         new_warnings=[text for text in report["warnings"] if text not in report["verdict"]],
     )
 
@@ -94,10 +95,10 @@ def _routes_plot(report: Report) -> dict[str, Any]:
 
 
 def _pairs_plot(report: Report) -> dict[str, Any]:
-    """A strip for each pair on the primary metric, the winner's first and seen from it."""
+    """A strip for each pair that the verdict turns on, the winner's first and seen from it."""
     metric, winner = report["task"]["primary_metric"], report["winner"]["name"]
     factor = 100 / words.scale_of(report, metric)
-    pairs = [p for p in report["pairs"] if p["metric"] == metric]
+    pairs = [p for p in report["pairs"] if _is_shown(report, p)]
     seen = [
         (winner in (p["a"], p["b"]) and find_pair([p], metric, winner, _other(p, winner))) or p
         for p in pairs
@@ -111,6 +112,14 @@ def _pairs_plot(report: Report) -> dict[str, Any]:
         label = f"{pair['a']} less {pair['b']}: {words.signed(diff, 100.0)}"
         rows.append({"pair": pair, "svg": strip(axis, diff, low, high, kind, 0.0, label)})
     return {"rows": rows, "scale": scale_strip(axis, sign=True)}
+
+
+def _is_shown(report: Report, pair: Mapping[str, Any]) -> bool:
+    """Whether a pair is of Holm's family, or sets the winner beside a control."""
+    with_winner = report["winner"]["name"] in (pair["a"], pair["b"])
+    return pair["family"] or (
+        with_winner and pair["control"] and pair["metric"] == report["task"]["primary_metric"]
+    )
 
 
 def _other(pair: Mapping[str, Any], name: str) -> str:

@@ -14,6 +14,7 @@ from tunelm.report.words import (
     scale_of,
     signed,
     table,
+    usage_rows,
 )
 
 Report = Mapping[str, Any]
@@ -38,7 +39,7 @@ def markdown_page(report: Report) -> str:
         *_examples(report),
         "## What it cost",
         f"Money: unknown; {report['break_even_reason']}.",
-        _table(_usage(report)),
+        _table(usage_rows(report)),
         _table(_quantities(report)),
         _table(_forecasts(report)),
         "## The prompt each route used, for the first test row",
@@ -123,20 +124,6 @@ def _tally(shown: Mapping[str, Any]) -> str:
         f"By {shown['metric']} on the test rows: {counts['wins']} wins, {counts['losses']} "
         f"losses, {counts['ties']} ties. The widest, one of a group:"
     )
-
-
-def _usage(report: Report) -> list[dict[str, str]]:
-    return [
-        {
-            "route": route["name"],
-            "phase": phase.replace("_", " "),
-            "prompt tokens": count(usage["prompt_tokens"]),
-            "completion tokens": count(usage["completion_tokens"]),
-            "of the prompt, cached": count(usage["cached_tokens"]),
-        }
-        for route in report["routes"]
-        for phase, usage in route["usage"].items()
-    ]
 
 
 def _quantities(report: Report) -> list[dict[str, str]]:

@@ -158,7 +158,7 @@ def _runner_up(report: Report, winner: str) -> str | None:
             f"From the runner-up on dev, {other}, it is not distinguishable ({facts}): between "
             f"these two, let cost decide.{_costs(report, winner, other)}"
         )
-    return f"Beside the runner-up on dev, {other}, it is {pair['verdict']} ({facts})."
+    return f"On the test rows it is {pair['verdict']} than the runner-up on dev, {other} ({facts})."
 
 
 def _costs(report: Report, winner: str, other: str) -> str:

@@ -129,6 +129,25 @@ def table(report: Report) -> list[dict[str, str]]:
     return [_row(report, route) for route in report["routes"]]
 
 
+def usage_rows(report: Report) -> list[dict[str, str]]:
+    """Tokens by route and phase, as text; those of a route that kept no count are unknown."""
+    nothing = {"prompt_tokens": None, "completion_tokens": None, "cached_tokens": None}
+    rows: list[dict[str, str]] = []
+    for route in report["routes"]:
+        uncounted = {"all": nothing} if route["status"] in ("failed", "unfinished") else {}
+        for phase, usage in (route["usage"] or uncounted).items():
+            rows.append(
+                {
+                    "route": route["name"],
+                    "phase": phase.replace("_", " "),
+                    "prompt tokens": count(usage["prompt_tokens"]),
+                    "completion tokens": count(usage["completion_tokens"]),
+                    "of the prompt, cached": count(usage["cached_tokens"]),
+                }
+            )
+    return rows
+
+
 def _row(report: Report, route: Mapping[str, Any]) -> dict[str, str]:
     metric, baseline = report["task"]["primary_metric"], report["baseline"]
     scale = scale_of(report, metric)

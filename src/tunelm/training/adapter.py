@@ -36,6 +36,14 @@ def default_learning_rate(hidden_size: int, settings: LocalSettings) -> float:
     return rate / math.sqrt(settings.r) if settings.method == "rslora" else rate
 
 
+def peak_rate(model: PeftModel, settings: LocalSettings) -> float:
+    """The learning rate after warmup: as set, or the default for this model's width."""
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    config: Any = model.config
+    return default_learning_rate(config.get_text_config().hidden_size, settings)
+
+
 def add_adapter(model: PreTrainedModel, settings: LocalSettings, seed: int) -> PeftModel:
     """Freeze `model` and put an untrained adapter on it; trainable weights are float32.
 

@@ -38,6 +38,7 @@ class State:
     best_step: int | None = None
     best_value: float | None = None
     """The dev loss, or the metric, at the best step."""
+    best_dev_loss: float | None = None
     bad_evaluations: int = 0
     stopped_early: bool = False
     tokens: int = 0

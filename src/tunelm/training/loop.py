@@ -12,7 +12,7 @@ import torch
 
 from tunelm.errors import TrainingError
 from tunelm.training import checkpoints
-from tunelm.training.adapter import default_learning_rate, trainable
+from tunelm.training.adapter import peak_rate, trainable
 from tunelm.training.batches import epoch_batches, steps_by_epoch
 from tunelm.training.checkpoints import State
 from tunelm.training.job import TrainingJob
@@ -48,6 +48,8 @@ class Loop:
     def run(self) -> State:
         """Train to the end and leave the best weights in the model.
 
+        The `dev_loss` and `metric` of the state are then those of these weights.
+
         Raises:
             TrainingError: a loss or gradient is NaN or infinite, or there is nothing to learn.
             StoppedError: `stop` said so.
@@ -59,6 +61,7 @@ class Loop:
         self._check()
         self._began = time.monotonic()
         self._saved_at = self._began
+        self._peak = peak_rate(self.stepper.model, settings)
         self._weights = list(trainable(self.stepper.model).values())
         optimizer = torch.optim.AdamW(self._weights, weight_decay=settings.weight_decay, fused=True)
         state = self._begin(optimizer)
@@ -71,6 +74,8 @@ class Loop:
             self._save(state, optimizer)
         if settings.stop_on != "none" and state.best_step is not None:
             checkpoints.load_weights(self.work, state.best_step, self.stepper.model)
+            state.dev_loss = state.best_dev_loss
+            state.metric = state.best_value if settings.stop_on == "metric" else None
         return state
 
     def _check(self) -> None:
@@ -101,7 +106,7 @@ class Loop:
         for indices in batches[state.position : self._counts[state.epoch]]:
             began = time.monotonic()
             rows = [self.train[i] for i in indices]
-            rate = self._rate(state.step)
+            rate = learning_rate(state.step, self._steps, self._peak, self.job.settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             state.train_loss = self.stepper.backward(rows)
@@ -160,6 +165,7 @@ class Loop:
         if value is not None and settings.stop_on != "none":
             if state.best_value is None or sign * value < sign * state.best_value:
                 state.best_value, state.best_step, state.bad_evaluations = value, state.step, 0
+                state.best_dev_loss = state.dev_loss
             else:
                 state.bad_evaluations += 1
                 state.stopped_early = state.bad_evaluations >= settings.patience
@@ -179,12 +185,3 @@ class Loop:
         state.seconds = self._before + time.monotonic() - self._began
         checkpoints.save(self.work, state, self.stepper.model, optimizer)
         self._saved_at = time.monotonic()
-
-    def _rate(self, step: int) -> float:
-        settings = self.job.settings
-        peak = settings.learning_rate
-        if peak is None:
-            peak = default_learning_rate(
-                self.stepper.model.config.get_text_config().hidden_size, settings
-            )
-        return learning_rate(step, self._steps, peak, settings.warmup)

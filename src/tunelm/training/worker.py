@@ -15,7 +15,7 @@ from tunelm.errors import ConfigError
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity
 from tunelm.models.loading import load_base, resolve_base
-from tunelm.training.adapter import add_adapter, prove_learning, save_adapter, trainable
+from tunelm.training.adapter import add_adapter, peak_rate, prove_learning, save_adapter, trainable
 from tunelm.training.checkpoints import State
 from tunelm.training.job import (
     TrainingJob,
@@ -75,8 +75,11 @@ def run(
         shutil.rmtree(part, ignore_errors=True)
         save_adapter(model, part, job, identity)
         replace_folder(part, work / "adapter")
-        rows = {"train_rows": len(train), "dev_rows": len(dev)}
-        result = _result(work, state, model, proof) | rows
+        result = _result(work, state, model, proof) | {
+            "learning_rate": peak_rate(model, job.settings),
+            "train_rows": len(train),
+            "dev_rows": len(dev),
+        }
         write_text(result_file, json.dumps(result, indent=2))
         emit({"event": "done", "step": state.step})
     return result
@@ -110,7 +113,7 @@ def _result(
     import torch
 
     facts = dataclasses.asdict(state)
-    for name in ("position", "bad_evaluations"):
+    for name in ("position", "bad_evaluations", "best_dev_loss"):
         del facts[name]
     on_gpu = model.device.type == "cuda"
     weights = work / "adapter" / "adapter_model.safetensors"
