@@ -165,7 +165,7 @@ def prepare(folder: Path, given: Any) -> int:
         LlamaConfig(
             vocab_size=4096,
             hidden_size=256,
-            intermediate_size=704,
+            intermediate_size=800,
             num_hidden_layers=6,
             num_attention_heads=8,
             num_key_value_heads=4,
@@ -273,7 +273,7 @@ def train_trainer(folder: Path, given: Any) -> dict[str, Any]:
     )
     clock.attach(trainer)
     trainer.train()
-    return clock.measured(trainer)
+    return clock.measured()
 
 
 def train_trl(folder: Path, given: Any) -> dict[str, Any]:
@@ -308,7 +308,7 @@ def train_trl(folder: Path, given: Any) -> dict[str, Any]:
     )
     clock.attach(trainer)
     trainer.train()
-    return clock.measured(trainer)
+    return clock.measured()
 
 
 def common_arguments(folder: Path, given: Any) -> dict[str, Any]:
@@ -367,7 +367,7 @@ def make_clock(warmup: int) -> Any:
                 self.began = now
             self.seconds = now - self.began
 
-        def measured(self, trainer: Any) -> dict[str, Any]:
+        def measured(self) -> dict[str, Any]:
             """The measurement."""
             from tunelm.training.worker import peak_rss
 

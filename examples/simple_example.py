@@ -2,13 +2,13 @@
 
     python examples/simple_example.py
 
-The model is a table of word counts: small enough to print, and every number below is computed
-while you wait. It has read the background sentences and answers a question with the one of them
-whose words go best with the words of the prompt. It knows the facts, but it likes to chat; the
-five pairs want one plain sentence. Each approach mends that in another place:
+The model is a table of word counts: it has read a few sentences and answers a question with the
+six words that go best with the words of the prompt (in no order: it has no grammar). Small as it
+is, every number printed is computed while you wait. It has met the facts, but it likes to chat;
+the five pairs want one plain sentence. Each approach mends that in another place:
 
     prompt optimization   the model stays, the text before the question changes
-    cloud fine-tuning     the weights change, on somebody else's machine
+    cloud fine-tuning     all weights change, on somebody else's machine
     local LoRA            the weights stay, a small correction beside them is learned
 
 Standard library only; runs on Python 3.8 and later. Nothing is sent anywhere.
@@ -23,32 +23,30 @@ import re
 import sys
 from pathlib import Path
 
-PAIRS = Path(__file__).resolve().parents[1] / "src" / "tunelm" / "tasks" / "small_edu_qa.jsonl"
+TASKS = Path(__file__).resolve().parents[1] / "src" / "tunelm" / "tasks"
+PAIRS, TEXTBOOK = TASKS / "small_edu_qa.jsonl", TASKS / "textbook.md"
 PLAIN = "Answer the question."  # the prompt before anything is optimized
-INSTRUCTIONS = (PLAIN, "Answer as people chat.", "Answer like a story.", "Answer like a dictionary.")
-EPOCHS, RATE, RANK = 30, 1.0, 2
+INSTRUCTIONS = (PLAIN, "Chat message:", "Textbook sentence:", "Short textbook sentence:")
+ANSWER_WORDS, SHARPNESS = 6, 3.0
+EPOCHS, RANK = 20, 2
+FULL_RATE, LORA_RATE = 10.0, 1.0  # step sizes, set by hand with these pairs in view
 
-# What the model has read: where each sentence stood, and the sentence.
-BACKGROUND = (
-    ("dictionary", "Hibernation is deep dormancy during winter."),
-    ("chat", "Well, you know, hibernation is when people say animals sleep all winter, I guess."),
-    ("story", "The bear woke from hibernation and was hungry."),
-    ("dictionary", "The max heap keeps the largest item at the root."),
-    ("chat", "Well, I guess a max heap is a data structure where, you know, the top is largest."),
-    ("story", "A heap of leaves lay in the garden."),
-    ("dictionary", "Ottawa is the capital of Canada."),
-    ("chat", "Well, people say Canada has its capital in Ottawa, you know, and I guess they are right."),
-    ("story", "The train through Canada left Toronto at night."),
-    ("dictionary", "Caesium belongs to the alkali metals."),
-    ("chat", "Well, you know, caesium is an element people classify with alkali metals, I guess."),
-    ("story", "The old clock in the tower ran on caesium."),
-    ("dictionary", "The Juno mission was sent to study Jupiter."),
-    ("chat", "Well, I guess the Juno mission went into space, you know, and people say to Jupiter."),
-    ("story", "The mission was long, and the captain slept in space."),
-    ("dictionary", "Paris is the capital of France."),
-    ("chat", "Well, people say France has its capital in Paris, you know."),
-    ("dictionary", "Neon belongs to the noble gases."),
-)
+
+def background(rows):
+    """What the model has read, as (place, sentence): the textbook's sentence on each pair and
+    the two beside it, once as they stand there, and once as people chat."""
+    lines = [line for line in TEXTBOOK.read_text(encoding="utf-8").splitlines() if line]
+    read = []
+    for row in rows:
+        keys = (row["group"].split("/")[-1].replace("_", " ").lower(), row["key_answer"].lower())
+        at = [i for i, line in enumerate(lines) if all(key in line.lower() for key in keys)]
+        if not at:
+            sys.exit(f"{TEXTBOOK} has no sentence with {keys[0]!r} and {keys[1]!r}")
+        for line in lines[at[0] - 1 : at[0] + 2]:
+            if not line.startswith("#"):
+                read.append(("short textbook sentence", line))
+                read.append(("long chat message", "Well, you know, I guess " + line))
+    return read
 
 
 def words(text):
@@ -63,65 +61,55 @@ def token_f1(got, wanted):
 
 
 def mean(values):
-    values = list(values)
     return sum(values) / len(values)
 
 
-# ---------------------------------------------------------------- the base model
-
-
 class WordCounts:
-    """weights[q][a]: how much more often than by chance the words q and a stand together.
+    """weights[q][a]: is the word a more usual in sentences with the word q than elsewhere?
 
-    (Positive pointwise mutual information over the background.) The score of a sentence is
-    the mean, over the words of the prompt, of their weights to all the sentence's words.
+    q may also be where the sentence stood. A word's score is the mean over the prompt's words.
     """
 
-    def __init__(self, background):
-        texts = [{source, *words(sentence)} for source, sentence in background]
-        self.sentences = [sentence for _, sentence in background]
-        self.bags = [collections.Counter(words(s)) for s in self.sentences]
-        self.vocabulary = sorted(set().union(*texts, *(words(i) for i in INSTRUCTIONS)))
-        seen = {w: sum(w in t for t in texts) for w in self.vocabulary}
-        self.weights = {q: dict.fromkeys(self.vocabulary, 0.0) for q in self.vocabulary}
-        for q in self.vocabulary:
-            for a in self.vocabulary:
-                both = sum(q in t and a in t for t in texts)
-                if both:
-                    chance = seen[q] * seen[a] / len(texts)
-                    self.weights[q][a] = max(0.0, math.log(both / chance))
+    def __init__(self, read):
+        texts = [(set(words(place + " " + s)), set(words(s))) for place, s in read]
+        self.inputs = sorted(set(words(PLAIN)).union(*(whole for whole, _ in texts)))
+        self.outputs = sorted(set().union(*(sentence for _, sentence in texts)))
+        usual = {a: mean([a in sentence for _, sentence in texts]) for a in self.outputs}
+        self.weights = {q: {} for q in self.inputs}
+        for q in self.inputs:
+            near = [sentence for whole, sentence in texts if q in whole]
+            for a in self.outputs:
+                share = (sum(a in s for s in near) + usual[a] / 2) / (len(near) + 1 / 2)
+                self.weights[q][a] = SHARPNESS * (math.log(share) - math.log(usual[a]) / 2)
 
     def read(self, prompt):
         """The share of each word in the prompt; words the model never met are skipped."""
         known = collections.Counter(w for w in words(prompt) if w in self.weights)
-        total = sum(known.values())
-        return {w: n / total for w, n in known.items()}
+        return {w: n / sum(known.values()) for w, n in known.items()}
 
     def scores(self, shares, correction=None):
-        """One number a sentence. A correction adds to the weight of each pair of words."""
-        row = {a: sum(x * self.weights[q][a] for q, x in shares.items()) for a in self.vocabulary}
-        if correction:
-            extra = correction.row(shares)
-            row = {a: row[a] + extra[a] for a in row}
-        return [sum(n * row[a] for a, n in bag.items()) for bag in self.bags]
+        """One number for each word of an answer; a correction adds its own."""
+        more = correction.scores(shares) if correction else dict.fromkeys(self.outputs, 0.0)
+        own = {a: sum(x * self.weights[q][a] for q, x in shares.items()) for a in self.outputs}
+        return {a: own[a] + more[a] for a in self.outputs}
 
     def answer(self, prompt, correction=None):
         scores = self.scores(self.read(prompt), correction)
-        return self.sentences[scores.index(max(scores))]
+        return " ".join(sorted(self.outputs, key=lambda a: -scores[a])[:ANSWER_WORDS])
 
-
-# ---------------------------------------------------------------- the learner
+    def plain_answer(self, question, correction=None):
+        return self.answer(PLAIN + " " + question, correction)
 
 
 class FullCorrection:
-    """Every weight may change: one number for each pair of words."""
+    """A number of its own for each pair of words: every weight may change."""
 
-    def __init__(self, vocabulary):
-        self.delta = {q: dict.fromkeys(vocabulary, 0.0) for q in vocabulary}
-        self.parameters = len(vocabulary) ** 2
+    def __init__(self, model):
+        self.delta = {q: dict.fromkeys(model.outputs, 0.0) for q in model.inputs}
+        self.outputs, self.parameters = model.outputs, len(model.inputs) * len(model.outputs)
 
-    def row(self, shares):
-        return {a: sum(x * self.delta[q][a] for q, x in shares.items()) for a in self.delta}
+    def scores(self, shares):
+        return {a: sum(x * self.delta[q][a] for q, x in shares.items()) for a in self.outputs}
 
     def step(self, shares, gradient, rate):
         for q, x in shares.items():
@@ -130,21 +118,21 @@ class FullCorrection:
 
 
 class LowRankCorrection:
-    """LoRA: the change is A times B, with RANK numbers for each word on either side.
+    """LoRA: the change is the product A B, RANK numbers for each word on either side.
 
-    A starts at random and B at zero, so that training begins at the base model exactly.
+    A starts at random and B at zero, so that training begins exactly at the base model.
     """
 
-    def __init__(self, vocabulary, rank=RANK, seed=0):
+    def __init__(self, model, rank=RANK, seed=0):
         draw = random.Random(seed)
-        self.a = {q: [draw.gauss(0, 1) for _ in range(rank)] for q in vocabulary}
-        self.b = {w: [0.0] * rank for w in vocabulary}
-        self.rank, self.parameters = rank, 2 * rank * len(vocabulary)
+        self.a = {q: [draw.gauss(0, 1) for _ in range(rank)] for q in model.inputs}
+        self.b = {w: [0.0] * rank for w in model.outputs}
+        self.rank, self.parameters = rank, rank * (len(self.a) + len(self.b))
 
     def inner(self, shares):
         return [sum(x * self.a[q][r] for q, x in shares.items()) for r in range(self.rank)]
 
-    def row(self, shares):
+    def scores(self, shares):
         u = self.inner(shares)
         return {w: sum(s * t for s, t in zip(u, b)) for w, b in self.b.items()}
 
@@ -157,98 +145,115 @@ class LowRankCorrection:
             self.b[w] = [s - rate * g * t for s, t in zip(self.b[w], u)]
 
 
-def train(model, pairs, correction, epochs=EPOCHS, rate=RATE):
-    """Plain gradient descent, one pair at a time; returns the mean loss of each epoch.
+def train(model, pairs, correction, rate):
+    """Plain gradient descent, one pair at a time. Returns the mean loss of each epoch.
 
-    The target is the sentence nearest to the gold answer; the loss is minus the log of the
-    probability (a softmax over the scores) that the model gives to it.
+    The loss: minus the mean log-probability (softmax of the scores) of the gold answer's words
+    that the model knows; its gradient is probability minus target.
     """
     losses = []
-    for _ in range(epochs):
+    for _ in range(EPOCHS):
         total = 0.0
         for question, gold in pairs:
             shares = model.read(PLAIN + " " + question)
             scores = model.scores(shares, correction)
-            powers = [math.exp(s - max(scores)) for s in scores]
-            target = max(range(len(scores)), key=lambda i: token_f1(model.sentences[i], gold))
-            gradient = collections.Counter()
-            for i, bag in enumerate(model.bags):
-                error = powers[i] / sum(powers) - (i == target)
-                for word, n in bag.items():
-                    gradient[word] += error * n
-            total -= math.log(powers[target] / sum(powers))
+            norm = math.log(sum(math.exp(s) for s in scores.values()))
+            target = collections.Counter(w for w in words(gold) if w in scores)
+            size = sum(target.values())
+            total += sum(n * (norm - scores[w]) for w, n in target.items()) / size
+            gradient = {a: math.exp(s - norm) - target[a] / size for a, s in scores.items()}
             correction.step(shares, gradient, rate)
         losses.append(total / len(pairs))
     return losses
 
 
-# ---------------------------------------------------------------- the three approaches
-# Each takes the model and the pairs it may see; it gives back a function from question to
-# answer, and what it cost: (updates, parameters trained, tokens billed, words for the reader).
+# Each approach below sees some pairs. It gives back a function from question to answer, and what
+# it cost: updates, parameters trained, tokens billed (words stand for them), and a note.
 
 
 def prompt_optimization(model, pairs):
-    """Try each prompt on the pairs at hand and keep the best. No weight changes."""
-    billed, best = 0, (-1.0, "")
-    for demo in (None, pairs[0]):
+    """Try every prompt, with and without a demonstration, on the pairs at hand; keep the best."""
+    billed, best, chosen = 0, -1.0, ""
+    for demo in ((), pairs[0]):
         for instruction in INSTRUCTIONS:
-            prompt = instruction + (" " + " ".join(demo) if demo else "")
-            scores = []
-            for question, gold in pairs:
-                if demo and question == demo[0]:
-                    continue  # a demonstration would be graded on its own answer
+            prompt, scores = " ".join((instruction,) + demo), []
+            for question, gold in pairs[1:] if demo else pairs:  # never graded on its own demo
                 answer = model.answer(prompt + " " + question)
                 billed += len(words(prompt + " " + question)) + len(words(answer))
                 scores.append(token_f1(answer, gold))
-            if mean(scores) > best[0]:
-                best = (mean(scores), prompt)
-    return lambda q: model.answer(best[1] + " " + q), (0, 0, billed, "chose: " + best[1])
+            if mean(scores) > best:
+                best, chosen = mean(scores), prompt
+    return (lambda q: model.answer(chosen + " " + q)), (0, 0, billed, "chose: " + chosen)
 
 
 def cloud_fine_tuning(model, pairs):
-    """What a provider does with the uploaded rows; here the same learner, all weights free."""
-    correction = FullCorrection(model.vocabulary)
-    losses = train(model, pairs, correction)
+    """What a provider does with uploaded rows; here the same learner, with all weights free."""
+    correction = FullCorrection(model)
+    losses = train(model, pairs, correction, FULL_RATE)
     billed = EPOCHS * sum(len(words(PLAIN + " " + q + " " + a)) for q, a in pairs)
-    events = "; ".join("epoch %d loss %.3f" % (e, losses[e - 1]) for e in (1, EPOCHS // 2, EPOCHS))
-    return (
-        lambda q: model.answer(PLAIN + " " + q, correction),
-        (EPOCHS * len(pairs), correction.parameters, billed, events),
-    )
+    note = "; ".join(f"epoch {e} loss {losses[e - 1]:.2f}" for e in (1, EPOCHS // 2, EPOCHS))
+    cost = (EPOCHS * len(pairs), correction.parameters, billed, "events: " + note)
+    return (lambda q: model.plain_answer(q, correction)), cost
 
 
 def local_lora(model, pairs):
     """The weights stand still; a low-rank correction beside them is trained."""
-    correction, before = LowRankCorrection(model.vocabulary), copy.deepcopy(model.weights)
-    losses = train(model, pairs, correction)
-    frozen = "unchanged" if model.weights == before else "CHANGED"
-    note = "loss %.3f to %.3f, base weights %s" % (losses[0], losses[-1], frozen)
-    return (
-        lambda q: model.answer(PLAIN + " " + q, correction),
-        (EPOCHS * len(pairs), correction.parameters, 0, note),
-    )
+    correction, before = LowRankCorrection(model), copy.deepcopy(model.weights)
+    losses = train(model, pairs, correction, LORA_RATE)
+    frozen = "untouched" if model.weights == before else "CHANGED"
+    note = f"loss {losses[0]:.2f} to {losses[-1]:.2f}, base weights {frozen}"
+    cost = (EPOCHS * len(pairs), correction.parameters, 0, note)
+    return (lambda q: model.plain_answer(q, correction)), cost
 
 
-def compare(model, pairs, approach):
-    """Leave one out: each pair is answered by a model adapted on the others only."""
-    folds = []
+def show(score, *lines):
+    print(f"  {score:.2f}  " + "\n        ".join(lines))
+
+
+def leave_one_out(model, pairs, approach):
+    """Each pair is answered by a model that was adapted on the other pairs only."""
+    rounds = []
     for i, (question, gold) in enumerate(pairs):
-        seen = pairs[:i] + pairs[i + 1 :]
-        ask, cost = approach(model, seen)
-        before, after = model.answer(PLAIN + " " + question), ask(question)
-        folds.append(
-            {
-                "question": question, "gold": gold, "before": before, "after": after,
-                "f1": (token_f1(before, gold), token_f1(after, gold)),
-                "seen": mean(token_f1(ask(q), a) for q, a in seen),
-                "updates": cost[0], "parameters": cost[1], "billed": cost[2], "note": cost[3],
-            }
-        )  # fmt: skip
-    return folds
+        ask, (*cost, note) = approach(model, pairs[:i] + pairs[i + 1 :])
+        before, after = (token_f1(f(question), gold) for f in (model.plain_answer, ask))
+        show(after, question, ask(question), note)
+        rounds.append((before, after, *cost))
+    before, after, updates, parameters, billed = zip(*rounds)
+    return mean(before), mean(after), sum(updates), parameters[0], sum(billed)
 
 
-def upload_rows(pairs):
-    """The file a cloud job is made of: one chat a line, in OpenAI's format."""
-    roles = ("system", "user", "assistant")
-    chats = [[{"role": r, "content": c} for r, c in zip(roles, (PLAIN, *p))] for p in pairs]
-    return [json.dumps({"messages": chat}) for chat in chats]
+def main():
+    try:
+        rows = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+        model = WordCounts(background(rows))
+    except OSError as error:
+        sys.exit(f"cannot read tunelm's tasks ({error}): run this file inside the repository")
+    pairs = [(row["question"], row["answer"]) for row in rows]
+    print(f"The base model, prompted with {PLAIN!r} (token-F1, question, gold, answer):")
+    for question, gold in pairs:
+        answer = model.plain_answer(question)
+        show(token_f1(answer, gold), question, gold, answer)
+    print("\n== prompt optimization: each pair is answered with the prompt the others chose ==")
+    table = [("prompt optimization", *leave_one_out(model, pairs, prompt_optimization))]
+    print("\n== cloud fine-tuning: 1. upload, 2. job, 3. events, 4. result ==")
+    print("The file, in OpenAI's chat format (a round leaves out its own line). NOTHING IS SENT:")
+    for pair in pairs:
+        chat = zip(("system", "user", "assistant"), (PLAIN, *pair))
+        print("  " + json.dumps({"messages": [{"role": r, "content": c} for r, c in chat]}))
+    print(f"The job: that file, a base model, {EPOCHS} epochs. (OpenAI wants ten rows or more.)")
+    print("Its events and the result, computed on the spot; a provider's inside you cannot see:")
+    table.append(("cloud fine-tuning", *leave_one_out(model, pairs, cloud_fine_tuning)))
+    print(f"\n== local LoRA: W is frozen, W + A B answers, only A and B (rank {RANK}) learn ==")
+    table.append(("local LoRA", *leave_one_out(model, pairs, local_lora)))
+    print(f"\n== comparison: mean token-F1 of held-out pairs; sums over {len(pairs)} rounds ==")
+    print("approach              before   after  updates  parameters  tokens billed")
+    for name, before, after, updates, parameters, billed in table:
+        print(f"{name:20} {before:7.3f} {after:7.3f} {updates:8} {parameters:11} {billed:14}")
+    print("(Parameters of one round; words stand for tokens. LoRA costs your machine's time.)")
+    print(f"\n{len(pairs)} pairs prove nothing: one answer alone can move a mean by {1 / len(pairs):.2f}.")
+    print("And token-F1 pays for an answer's form as well as for its facts: read the answers.")
+    print("For a comparison on hundreds of rows, with intervals, run: tunelm compare")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tunelm.config import Config, load_config
 from tunelm.data.prepare import Length, prepare
 from tunelm.data.split import Split
@@ -25,7 +23,7 @@ from tunelm.models.render import encode_prompt
 from tunelm.report.build import write_report
 from tunelm.routes import KINDS, make_route
 from tunelm.routes.base import FitContext, Route, no_progress
-from tunelm.rundir import RunDir, default_out, read_json, write_json
+from tunelm.rundir import RunDir, default_out, peak_memory, read_json, write_json
 from tunelm.scoring.metrics import get_metric
 from tunelm.types import Adapted, Estimate, Example, Message
 
@@ -140,7 +138,8 @@ def fit_and_evaluate(
     measured |= time_answers(model, split.dev, max_tokens)
     parts = {"dev": split.dev, "test": split.test}
     usage = evaluate(model, parts, folder, max_tokens, shown)
-    measured.setdefault("peak_memory", peak_memory())
+    shared = "measured: peak of the comparing process so far, all routes in it"
+    measured.setdefault("peak_memory", Estimate(peak_memory(), "bytes", shared))
     return {
         "status": "done",
         "reason": None,
@@ -204,19 +203,6 @@ def sent_messages(model: Any, example: Example) -> list[dict[str, str]]:
     render = getattr(model, "render", None)
     messages = render(example.messages) if render else example.messages
     return [dataclasses.asdict(m) for m in messages]
-
-
-def peak_memory() -> Estimate:
-    """Of this process so far: all routes that ran in it share one peak."""
-    info = psutil.Process().memory_info()
-    peak = getattr(info, "peak_wset", None)  # Windows
-    if peak is None:
-        import resource
-        import sys
-
-        scale = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-    return Estimate(float(peak), "bytes", "measured: peak of the comparing process so far")
 
 
 def _estimates(adapted: Adapted) -> dict[str, Estimate]:

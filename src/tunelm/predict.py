@@ -44,8 +44,8 @@ def read_predictions(path: Path) -> list[Prediction]:
     """All predictions in a file."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Prediction.from_json(json.loads(line)) for line in lines if line.strip()]
+    with path.open(encoding="utf-8", newline="\n") as file:  # outputs may hold U+2028 and the like
+        return [Prediction.from_json(json.loads(line)) for line in file]
 
 
 def _finished(path: Path, part: str) -> tuple[list[Prediction], list[Prediction]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -55,6 +56,9 @@ def main() -> None:
     """The entry point: exit code 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     from tunelm.errors import TunelmError
 
+    # libraries' notes to programmers are not for people at a terminal
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     for stream in (sys.stdout, sys.stderr):  # a console with another encoding must not crash us
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]

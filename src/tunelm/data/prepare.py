@@ -30,11 +30,13 @@ def prepare(config: DataConfig, run: Path, length: Length, limit: int) -> Split:
     if (run / "split.json").exists():
         _require_same(run, split, config)
         return split
-    where = {e.id: name for name in PARTS for e in split.part(name)}
-    lines = [
-        json.dumps(line | {"part": where.get(line["example"]["id"]) if line["example"] else None})
-        for line in ledger
-    ]
+    where = {e.id: (name, e) for name in PARTS for e in split.part(name)}
+    lines: list[str] = []
+    for line in ledger:
+        part, example = where[line["kept"]] if line["kept"] else (None, None)
+        del line["kept"]
+        line |= {"part": part, "example": example.to_json() if example else None}
+        lines.append(json.dumps(line, ensure_ascii=False))
     write_text(run / "rows.jsonl", "\n".join(lines) + "\n")
     write_json(run / "split.json", _describe(split, config))
     return split
@@ -66,7 +68,7 @@ def _sort_out(
                 "source": row.source,
                 "status": status,
                 "reason": reason,
-                "example": example.to_json() if usable else None,
+                "kept": example.id if usable else None,
             }
         )
     if too_long:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections import defaultdict
@@ -42,8 +43,9 @@ class Split:
 def split_rows(examples: Sequence[Example], config: DataConfig) -> Split:
     """Assign each group by a hash of its name and the seed: new rows move no old ones.
 
-    Groups that share a question (after case, punctuation and spacing) are joined first, so one
-    question never stands on both sides; each such pair is reported as a leak that was mended.
+    Groups that share a question (after case, punctuation and spacing) become one group first, so
+    that one question never stands on both sides and is not counted as two independent ones; each
+    pair that the split would have parted is reported as a leak that was mended.
 
     Raises DataError when a part is empty or the test part has too few groups.
     """
@@ -55,7 +57,8 @@ def split_rows(examples: Sequence[Example], config: DataConfig) -> Split:
     owner, leaks = _join_alike(examples, config)
     parts: dict[str, list[Example]] = {name: [] for name in PARTS}
     for example in examples:
-        parts[_part(owner[example.group], config)].append(example)
+        group = owner[example.group]
+        parts[_part(group, config)].append(dataclasses.replace(example, group=group))
     split = Split(*(tuple(parts[name]) for name in PARTS), leaks=tuple(leaks))
     _require_enough(split, config)
     return split

@@ -67,6 +67,9 @@ def load_base(config: ModelConfig) -> Base:
     tokenizer = load_tokenizer(config)
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours says what is being done
 
     device = choose_device(config.device)
     if config.dtype != "auto":

@@ -218,11 +218,12 @@ def _control_warnings(report: Report) -> list[str]:
     for name in _controls(report):
         if _beats(report, winner, name):
             continue
-        if route_of(report, name)["kind"] == "constant":
-            why = "one fixed answer to every question does as well, so the score shows form only"
-        else:
-            why = "training on shuffled answers does as well, so what was gained may be form only"
         pair = find_pair(report["pairs"], metric, winner, name)
+        does = "does better" if pair and pair["verdict"] == "worse" else "does as well"
+        if route_of(report, name)["kind"] == "constant":
+            why = f"one fixed answer to every question {does}, so the score may be form only"
+        else:
+            why = f"training on shuffled answers {does}, so what was gained may be form only"
         diff = signed(pair["diff"], scale_of(report, metric)) if pair else "unknown"
         warned.append(
             f"{winner} is not shown to be better than the control {name} ({diff} points of "

@@ -17,13 +17,13 @@ from tunelm.models.base import ChatModel
 from tunelm.models.identity import base_identity, check_identity
 from tunelm.models.prompted import PromptedModel
 from tunelm.routes.base import FitContext
+from tunelm.rundir import write_text
 from tunelm.training.job import (
     TrainingJob,
     TrainingRow,
     digest,
     replace_folder,
     write_job,
-    write_text,
 )
 from tunelm.types import (
     Adapted,
@@ -143,7 +143,7 @@ class LocalRoute:
 
         def show(event: dict[str, Any]) -> None:
             if event["event"] in ("start", "resumed", "step"):
-                ctx.progress(f"{ctx.name}: training", event["step"], event["steps"])
+                ctx.progress("training", event["step"], event["steps"])
 
         scorer = f"{__name__}:score_answers" if job.metric is not None else None
         return process.train(work, scorer, show)
@@ -265,9 +265,24 @@ def _adapted(job: TrainingJob, folder: Path, result: dict[str, Any]) -> Adapted:
         folder=str(folder),
         base={"config": json.loads(job.model.model_dump_json()), "identity": card["identity"]},
         system=job.system,
-        detail=result,
+        detail={**result, "measured": _measured(result)},
         usage={"train": Usage(result["tokens"], 0, 0)},
     )
+
+
+def _measured(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the training process measured, as Estimates in JSON."""
+    memory = result["peak_gpu_bytes"] or result["peak_rss_bytes"]
+    where = "on the GPU" if result["peak_gpu_bytes"] else "of the training process"
+    found = {
+        "peak_memory": Estimate(memory, "bytes", f"measured: peak {where}"),
+        "adapter_bytes": Estimate(result["adapter_bytes"], "bytes", "measured"),
+        "trainable_parameters": Estimate(result["trainable_parameters"], "parameters", "exact"),
+        "train_tokens_per_second": Estimate(
+            result["tokens_per_second"], "tokens/s", "measured: without padding"
+        ),
+    }
+    return {name: dataclasses.asdict(estimate) for name, estimate in found.items()}
 
 
 def _notes(settings: LocalSettings) -> tuple[str, ...]:

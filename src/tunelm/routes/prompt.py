@@ -122,7 +122,7 @@ class PromptRoute:
     def _search(self, ctx: FitContext, made_from: dict[str, Any]) -> Program:
         total = int(self.plan(ctx).forecasts["calls"].value or 0)
 
-        label = f"{ctx.name}: choosing demonstrations"
+        label = "choosing demonstrations"
 
         def on_call(made: int) -> None:
             ctx.progress(label, min(made, total), total)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tunelm.config import LocalSettings
 from tunelm.errors import ConfigError, TrainingError
 from tunelm.models.identity import CARD, base_folder
-from tunelm.training.job import TrainingJob, write_text
+from tunelm.rundir import write_text
+from tunelm.training.job import TrainingJob
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunelm.config import LocalSettings, ModelConfig
 from tunelm.errors import DataError, TrainingError
+from tunelm.rundir import write_text
 from tunelm.types import Message, as_messages, content_hash
 
 
@@ -125,16 +125,6 @@ def claim(
             raise TrainingError(_changed(work, name))
     if begun != begun | parts:
         write_text(path, json.dumps(begun | parts, indent=2))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def replace_folder(part: Path, final: Path) -> None:

@@ -156,7 +156,7 @@ def _chat_tail(
 ) -> list[int]:
     """What the template writes after the generation prompt, answer first."""
     # only fast tokenizers know which characters a token covers
-    marked = tokenizer.is_fast and bool(_MARKERS.search(str(tokenizer.chat_template)))
+    marked = bool(tokenizer.is_fast and _MARKERS.search(str(tokenizer.chat_template)))
     chat = [{"role": m.role, "content": m.content} for m in row.messages]
     whole: Any = tokenizer.apply_chat_template(
         chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=marked

@@ -15,6 +15,7 @@ from tunelm.errors import ConfigError
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity
 from tunelm.models.loading import load_base, resolve_base
+from tunelm.rundir import peak_memory, write_text
 from tunelm.training.adapter import add_adapter, peak_rate, prove_learning, save_adapter, trainable
 from tunelm.training.checkpoints import State
 from tunelm.training.job import (
@@ -23,7 +24,6 @@ from tunelm.training.job import (
     claim,
     read_job,
     replace_folder,
-    write_text,
 )
 from tunelm.training.loop import Loop
 from tunelm.training.rows import encode_rows
@@ -121,24 +121,10 @@ def _result(
         **facts,
         "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
         "tokens_per_second": state.tokens / state.step_seconds if state.step_seconds else None,
-        "peak_rss_bytes": peak_rss(),
+        "peak_rss_bytes": peak_memory(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
         "adapter_bytes": weights.stat().st_size,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "proof": proof,
     }
-
-
-def peak_rss() -> int:
-    """Most memory this process ever held resident, in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)  # pyright: ignore
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

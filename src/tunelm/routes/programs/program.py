@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from tunelm.errors import RunDirError
+from tunelm.rundir import write_json
 from tunelm.types import Example, Message, Usage, as_messages
 
 FORMAT = "tunelm-prompt-program/1"
@@ -83,12 +83,7 @@ class Program:
         """Write `folder/program.json`, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE
-        text = json.dumps(
-            {"format": FORMAT, **dataclasses.asdict(self)}, indent=2, ensure_ascii=False
-        )
-        partial = path.with_suffix(".tmp")
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_json(path, {"format": FORMAT, **dataclasses.asdict(self)})
         return path
 
     @classmethod
