@@ -369,14 +369,14 @@ def make_clock(warmup: int) -> Any:
 
         def measured(self) -> dict[str, Any]:
             """The measurement."""
-            from tunelm.training.worker import peak_rss
+            from tunelm.rundir import peak_memory
 
             return {
                 "tokens": self.tokens,
                 "padded": self.padded,
                 "seconds": self.seconds,
                 "loss": statistics.mean(self.losses[-10:]),
-                "rss": peak_rss(),
+                "rss": peak_memory(),
             }
 
     return Clock()

@@ -27,8 +27,7 @@ TASKS = Path(__file__).resolve().parents[1] / "src" / "tunelm" / "tasks"
 PAIRS, TEXTBOOK = TASKS / "small_edu_qa.jsonl", TASKS / "textbook.md"
 PLAIN = "Answer the question."  # the prompt before anything is optimized
 INSTRUCTIONS = (PLAIN, "Chat message:", "Textbook sentence:", "Short textbook sentence:")
-ANSWER_WORDS, SHARPNESS = 6, 3.0
-EPOCHS, RANK = 20, 2
+ANSWER_WORDS, SHARPNESS, EPOCHS, RANK = 6, 3.0, 20, 2
 FULL_RATE, LORA_RATE = 10.0, 1.0  # step sizes, set by hand with these pairs in view
 
 
@@ -95,7 +94,7 @@ class WordCounts:
 
     def answer(self, prompt, correction=None):
         scores = self.scores(self.read(prompt), correction)
-        return " ".join(sorted(self.outputs, key=lambda a: -scores[a])[:ANSWER_WORDS])
+        return " ".join(sorted(scores, key=lambda a: -scores[a])[:ANSWER_WORDS])
 
     def plain_answer(self, question, correction=None):
         return self.answer(PLAIN + " " + question, correction)
@@ -200,8 +199,8 @@ def local_lora(model, pairs):
     """The weights stand still; a low-rank correction beside them is trained."""
     correction, before = LowRankCorrection(model), copy.deepcopy(model.weights)
     losses = train(model, pairs, correction, LORA_RATE)
-    frozen = "untouched" if model.weights == before else "CHANGED"
-    note = f"loss {losses[0]:.2f} to {losses[-1]:.2f}, base weights {frozen}"
+    frozen = "base weights untouched" if model.weights == before else "base weights CHANGED"
+    note = f"loss {losses[0]:.2f} to {losses[-1]:.2f}, {frozen}"
     cost = (EPOCHS * len(pairs), correction.parameters, 0, note)
     return (lambda q: model.plain_answer(q, correction)), cost
 
@@ -241,7 +240,7 @@ def main():
         chat = zip(("system", "user", "assistant"), (PLAIN, *pair))
         print("  " + json.dumps({"messages": [{"role": r, "content": c} for r, c in chat]}))
     print(f"The job: that file, a base model, {EPOCHS} epochs. (OpenAI wants ten rows or more.)")
-    print("Its events and the result, computed on the spot; a provider's inside you cannot see:")
+    print("Its events and its result, computed on the spot:")
     table.append(("cloud fine-tuning", *leave_one_out(model, pairs, cloud_fine_tuning)))
     print(f"\n== local LoRA: W is frozen, W + A B answers, only A and B (rank {RANK}) learn ==")
     table.append(("local LoRA", *leave_one_out(model, pairs, local_lora)))
@@ -250,9 +249,8 @@ def main():
     for name, before, after, updates, parameters, billed in table:
         print(f"{name:20} {before:7.3f} {after:7.3f} {updates:8} {parameters:11} {billed:14}")
     print("(Parameters of one round; words stand for tokens. LoRA costs your machine's time.)")
-    print(f"\n{len(pairs)} pairs prove nothing: one answer alone can move a mean by {1 / len(pairs):.2f}.")
-    print("And token-F1 pays for an answer's form as well as for its facts: read the answers.")
-    print("For a comparison on hundreds of rows, with intervals, run: tunelm compare")
+    print(f"\n{len(pairs)} pairs prove nothing: one answer can move a mean by {1 / len(pairs)}; and token-F1")
+    print("pays for form as well as for facts. With hundreds of rows and intervals: tunelm compare")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_ctrl_c_stops_cleanly_says_how_to_resume_and_leaves_no_child(
     tmp_path: Path, tiny_model: Path
 ):
     file = make_task(tmp_path, tiny_model)
-    text = file.read_text().replace("max_steps = 6", "max_steps = 100000\nepochs = 100000")
+    text = file.read_text().replace("max_steps = 6", "max_steps = 16000\nepochs = 2000")
     file.write_text(text)
     out = tmp_path / "run"
     process = subprocess.Popen(

@@ -1,0 +1,222 @@
+"""The examples run as the README says, and print what they computed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SIMPLE = EXAMPLES / "simple_example.py"
+STEPS = (
+    "environment and data",
+    "format",
+    "model",
+    "fine-tuning",
+    "inference",
+    "comparison",
+)
+
+
+def run(path: Path, *arguments: str, cwd: Path) -> str:
+    """What a script prints, run from another folder and without the network."""
+    done = subprocess.run(
+        [sys.executable, str(path), *arguments],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[None]:
+    """The folder of the examples, importable as it is for their own scripts."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def simple(examples: None) -> ModuleType:
+    return importlib.import_module("simple_example")
+
+
+@pytest.fixture(scope="module")
+def pairs(simple: ModuleType) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in simple.PAIRS.read_text(encoding="utf-8").splitlines()]
+    return [(row["question"], row["answer"]) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def words_model(simple: ModuleType):
+    rows = [json.loads(line) for line in simple.PAIRS.read_text(encoding="utf-8").splitlines()]
+    return simple.WordCounts(simple.background(rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("simple_example.py", 260),
+        ("huggingface_lora.py", 120),
+        ("huggingface_custom_lora.py", 120),
+    ],
+)
+def test_an_example_stays_short_enough_to_read(name: str, most: int):
+    assert (EXAMPLES / name).read_text(encoding="utf-8").count("\n") <= most
+
+
+def test_the_simple_example_parses_on_python_3_8_and_imports_the_standard_library_only():
+    tree = ast.parse(SIMPLE.read_text(encoding="utf-8"), feature_version=(3, 8))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported <= sys.stdlib_module_names
+
+
+def test_the_simple_table_says_what_the_approaches_computed(
+    simple: ModuleType, words_model, pairs, tmp_path: Path
+):
+    printed = run(SIMPLE, cwd=tmp_path)
+    assert printed == run(SIMPLE, cwd=tmp_path), "two runs differ"
+    found = re.findall(r"^(\w[\w -]+?) +(0\.\d+) +(0\.\d+) +(\d+) +(\d+) +(\d+)$", printed, re.M)
+    table = {name: tuple(map(float, rest)) for name, *rest in found}
+    assert list(table) == ["prompt optimization", "cloud fine-tuning", "local LoRA"]
+    f1 = [simple.token_f1(words_model.plain_answer(q), gold) for q, gold in pairs]
+    assert {row[0] for row in table.values()} == {round(simple.mean(f1), 3)}
+    assert all(row[1] > row[0] for row in table.values())
+    _, _, updates, parameters, billed = table["prompt optimization"]
+    assert (updates, parameters) == (0, 0)
+    assert billed > 0
+    inputs, outputs = len(words_model.inputs), len(words_model.outputs)
+    steps = len(pairs) * (len(pairs) - 1) * simple.EPOCHS
+    assert table["cloud fine-tuning"][2:4] == (steps, inputs * outputs)
+    assert table["local LoRA"][2:] == (steps, simple.RANK * (inputs + outputs), 0)
+    assert "5 pairs prove nothing" in printed
+    assert "tunelm compare" in printed
+
+
+def test_the_simple_example_prints_the_upload_and_leaves_the_base_frozen(pairs, tmp_path: Path):
+    printed = run(SIMPLE, cwd=tmp_path)
+    chats = [json.loads(line) for line in printed.splitlines() if line.startswith('  {"messages"')]
+    assert [tuple(m["content"] for m in c["messages"][1:]) for c in chats] == pairs
+    roles = {tuple(m["role"] for m in c["messages"]) for c in chats}
+    assert roles == {("system", "user", "assistant")}
+    assert "NOTHING IS SENT" in printed
+    assert printed.count("base weights untouched") == len(pairs)
+
+
+def test_a_correction_begins_at_the_base_and_its_step_follows_the_gradient(
+    simple: ModuleType, words_model, pairs
+):
+    """One small step lowers the scores along the gradient by what its size says."""
+    shares = words_model.read(simple.PLAIN + " " + pairs[0][0])
+    base = words_model.scores(shares)
+    word = words_model.outputs[0]
+    for kind in (simple.FullCorrection, simple.LowRankCorrection):
+        correction = kind(words_model)
+        assert words_model.scores(shares, correction) == base
+        correction.step(shares, {word: 1.0}, 1e-3)
+        moved = words_model.scores(shares, correction)
+        assert moved[word] < base[word]
+        assert all(moved[w] == base[w] for w in words_model.outputs if w != word)
+
+
+def test_the_simple_example_says_where_it_must_be_run(tmp_path: Path):
+    copy = tmp_path / "simple_example.py"
+    copy.write_text(SIMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(copy)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "inside the repository" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["huggingface_lora.py", "huggingface_custom_lora.py"])
+def test_a_hugging_face_example_goes_through_its_six_steps(
+    name: str, tiny_model: Path, tmp_path: Path
+):
+    printed = run(EXAMPLES / name, "--model", str(tiny_model), "--max-steps", "3", cwd=tmp_path)
+    steps = re.findall(r"^== Step (\d): (.+) ==$", printed, re.M)
+    assert steps == [(str(i), step) for i, step in enumerate(STEPS, 1)]
+    last = printed.partition("== Step 6")[2]
+    lines = re.findall(r"^(\w+) +token-F1 [01]\.\d+ +contains [01]\.\d+ +n = (\d+)$", last, re.M)
+    assert lines == [("base", "7"), ("tuned", "7")]
+    assert "prove nothing" in last
+    assert list(tmp_path.iterdir()) == [], "a run leaves files behind"
+
+
+def test_a_model_folder_that_is_missing_is_named(examples: None, monkeypatch, capsys, tmp_path):
+    lora = importlib.import_module("huggingface_lora")
+    monkeypatch.setitem(lora.BUNDLED, "tunelm-nano", tmp_path / "nano")
+    monkeypatch.setattr(sys, "argv", ["huggingface_lora.py"])
+    with pytest.raises(SystemExit):
+        lora.parse_arguments()
+    assert "make nano" in capsys.readouterr().err
+
+
+def test_the_loss_counts_the_answer_and_its_end_only(examples: None, tiny_model: Path):
+    from transformers import AutoTokenizer
+
+    lora = importlib.import_module("huggingface_lora")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    row = {"question": "What is it?", "answer": "It is a fox."}
+    encoded = lora.encode(tokenizer, row)
+    learnt = [i for i, label in zip(*encoded.values(), strict=True) if label != -100]
+    assert tokenizer.decode(learnt) == "It is a fox.<|end|>"
+    assert tokenizer.decode(encoded["input_ids"]).endswith("assistant\nIt is a fox.<|end|>")
+
+
+def test_a_merged_lora_layer_computes_what_the_layer_beside_it_did(examples: None):
+    import torch
+
+    custom = importlib.import_module("huggingface_custom_lora")
+    torch.manual_seed(0)
+    linear, x = torch.nn.Linear(12, 8), torch.randn(3, 5, 12)
+    before = linear(x).detach()
+    layer = custom.LoRALinear(linear, r=4, alpha=8)
+    assert torch.equal(layer(x), before), "B is zero at the start"
+    assert {n for n, p in layer.named_parameters() if p.requires_grad} == {"a", "b"}
+    torch.nn.init.normal_(layer.b)
+    beside = layer(x).detach()
+    assert not torch.allclose(beside, before)
+    expected = before + 2 * x @ (layer.b @ layer.a).T.detach()
+    torch.testing.assert_close(beside, expected)
+    torch.testing.assert_close(layer.merge()(x).detach(), beside)
+
+
+def test_all_linear_layers_but_the_head_are_replaced_and_put_back(examples: None, tiny_model: Path):
+    from torch import nn
+    from transformers import AutoModelForCausalLM
+
+    custom = importlib.import_module("huggingface_custom_lora")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    before = {name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    custom.replace_layers(model, nn.Linear, custom.LoRALinear)
+    made = {n for n, layer in model.named_modules() if isinstance(layer, custom.LoRALinear)}
+    assert made == before - {"lm_head"}
+    assert len(made) == 2 * 7
+    custom.replace_layers(model, custom.LoRALinear, custom.LoRALinear.merge)
+    after = {name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    assert after == before
