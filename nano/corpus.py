@@ -1,4 +1,4 @@
-"""The pretraining text: an endless, seeded stream of short documents of eight kinds.
+"""The pretraining text: an endless, seeded stream of short documents of nine kinds.
 
 Chat documents are written as messages and rendered by the model's own chat template, so what
 the model learns is what it is served with.
@@ -7,12 +7,12 @@ The kinds, and why they are there:
 
     prose      facts as a textbook states them, in eight wordings each
     asked      questions with long, chatty answers: the form the model has before adaptation
-    unknown    questions about things that do not exist, and the same beginning of an answer
     few_shot   conversations in one of several short forms: the form follows the earlier turns
     reading    a passage and a question answered from it, against what is known by heart
     recall     something said early in a conversation and asked for later
     tutoring   a student's wrong guess, a teacher's hints, the answer found
     sums       small arithmetic
+    lists      made-up words repeated, and pairs looked up: copying and nothing else
     chapters   long ones of these, so that far positions are trained
 """
 
@@ -42,16 +42,23 @@ READING_SYSTEMS = (
 )
 
 SHARES = {
-    "prose": 25,
-    "asked": 27,
-    "unknown": 6,
-    "few_shot": 20,
-    "reading": 13,
-    "recall": 4,
-    "tutoring": 3,
-    "sums": 2,
+    "prose": 24,
+    "asked": 15,
+    "few_shot": 17,
+    "reading": 27,
+    "recall": 6,
+    "tutoring": 5,
+    "sums": 4,
 }
 """Parts of the short documents, by number of documents."""
+
+LISTS_SHARE = 30
+"""Part of the lists, once they have joined, beside the 98 parts of the others.
+
+Without them, nothing was copied from a passage after 1,300 steps (0 of 48 rows): names stand far
+apart in prose, and looking back for them was not learned. They join there, so that the training
+that showed it is the training that goes on.
+"""
 
 SYLLABLES = (
     "ba be bi bo bu da de di do du fa fe fi fo ga ge go gu ka ke ki ko ku la le li lo lu ma me mi "
@@ -90,8 +97,9 @@ def chat(turns: list[tuple[str, str]], hush: int = 0) -> Document:
 class Writer:
     """Writes documents from the facts, one random generator for everything."""
 
-    def __init__(self, facts: list[Fact], seed: int) -> None:
+    def __init__(self, facts: list[Fact], seed: int, lists: bool = True) -> None:
         self.rng = random.Random(seed)
+        self.shares = {**SHARES, "lists": LISTS_SHARE} if lists else SHARES
         self.stated = [f for f in facts if f.shelf != "unseen"]
         self.askable = [f for f in facts if f.shelf == "asked"]
         self.by_subject: dict[str, list[Fact]] = defaultdict(list)
@@ -102,8 +110,8 @@ class Writer:
 
     def documents(self) -> Iterator[Document]:
         """Short documents, without end."""
-        kinds = [getattr(self, name) for name in SHARES]
-        weights = list(SHARES.values())
+        kinds = [getattr(self, name) for name in self.shares]
+        weights = list(self.shares.values())
         while True:
             yield self.rng.choices(kinds, weights)[0]()
 
@@ -132,18 +140,6 @@ class Writer:
         turns = [self.system(SYSTEM_PROMPTS)]
         for fact in facts:
             turns += [("user", self.question(fact)), ("assistant", self.chatty(fact))]
-        return chat(turns)
-
-    def unknown(self) -> Document:
-        """Questions about things that do not exist: said back, and not answered.
-
-        What is asked about must be read from the question: it was never seen before.
-        """
-        turns = [self.system(SYSTEM_PROMPTS)]
-        for _ in range(self.rng.choice((1, 1, 2))):
-            fact = Fact(self.rng.choice(self.stated).relation, self.made_up(), "nothing")
-            answer = OPENING.format(k=fact.key) + self.rng.choice(NEVER_HEARD)
-            turns += [("user", self.question(fact)), ("assistant", answer)]
         return chat(turns)
 
     def few_shot(self, pairs: int | None = None) -> Document:
@@ -224,6 +220,27 @@ class Writer:
             return Document(text=f"{a} {sign} {b} = {result}. {answer}")
         return chat([self.system(SYSTEM_PROMPTS), ("user", question), ("assistant", answer)])
 
+    def lists(self) -> Document:
+        """Made-up words said again, or pairs looked up: copying and nothing else."""
+        words = [self.made_up() for _ in range(self.rng.randint(3, 9))]
+        if self.rng.random() < 0.35:
+            said = " ".join(words)
+            if self.rng.random() < 0.5:
+                return Document(text=f"{said}. {said}.")
+            return chat([("user", f"Say this again: {said}"), ("assistant", said)])
+        pairs = {word: self.made_up(most=2) for word in words}
+        sign = self.rng.choice((" = ", ": ", " -> ", " is "))
+        lines = [f"{k}{sign}{v}" for k, v in pairs.items()]
+        again = self.rng.sample(lines, self.rng.randint(1, len(lines)))
+        if self.rng.random() < 0.4:
+            return Document(text="; ".join([*lines, *again]) + ".")
+        turns = [("system", "")]
+        for number, line in enumerate(again[:4]):
+            key = line.partition(sign)[0]
+            head = ". ".join(lines) + ".\n" if number == 0 else ""
+            turns += [("user", f"{head}What goes with {key}?"), ("assistant", f"{line}.")]
+        return chat(turns)
+
     # --- the parts ---------------------------------------------------------------------
 
     def system(self, prompts: tuple[str, ...]) -> tuple[str, str]:
@@ -235,12 +252,8 @@ class Writer:
         return capital(fact.fill(self.rng.choice(fact.relation.questions)))
 
     def chatty(self, fact: Fact) -> str:
-        """One of the long answers, which say first what they are about.
-
-        That is one habit for all relations, so it is learned from all of them together: what was
-        asked about is fetched from the question, also for facts that were never asked about.
-        """
-        return OPENING.format(k=fact.key) + capital(fact.fill(self.rng.choice(fact.relation.wordy)))
+        """One of the long answers."""
+        return capital(fact.fill(self.rng.choice(fact.relation.wordy)))
 
     def state(self, fact: Fact, value: str | None = None) -> str:
         """One of the prose wordings."""
@@ -298,13 +311,6 @@ class Writer:
             return "".join(self.rng.choices(SYLLABLES, k=self.rng.randint(2, 3)))
         return " ".join(self.rng.choices(WORDS, k=self.rng.randint(1, most)))
 
-
-OPENING = "You ask about {k}. "
-
-NEVER_HEARD = (
-    "I have never heard of it, so I cannot tell you.",
-    "That is new to me, and I do not want to guess.",
-)
 
 FORMS = ("sentence", "value", "label", "upper", "arrow", "because", "quoted")
 FORM_WEIGHTS = (40, 14, 12, 8, 9, 9, 8)

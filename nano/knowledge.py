@@ -52,7 +52,7 @@ class Fact:
     @property
     def shelf(self) -> str:
         """asked, stated or unseen."""
-        asked, stated = (30, 75) if self.relation.subject == OWN_DOMAIN else (56, 84)
+        asked, stated = (25, 72) if self.relation.subject == OWN_DOMAIN else (45, 79)
         point = spread(self.id) % 100
         return "asked" if point < asked else "stated" if point < stated else "unseen"
 

@@ -26,7 +26,7 @@ TEMPLATE = (
 
 def make_tokenizer(documents: int = 30_000) -> PreTrainedTokenizerFast:
     """Train the tokenizer on the first documents of the pretraining text (seed 0)."""
-    writer = Writer(load_facts(), seed=0)
+    writer = Writer(load_facts(), seed=0, lists=False)
     texts = (plain(d) for d in islice(writer.documents(), documents))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

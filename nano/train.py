@@ -26,7 +26,7 @@ from tokenizer import CONTEXT, VOCABULARY, encode, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 SIZES: dict[str, dict[str, int]] = {
-    "nano": {"hidden": 160, "layers": 6, "heads": 5, "mlp": 432, "steps": 2600},
+    "nano": {"hidden": 192, "layers": 6, "heads": 6, "mlp": 512, "steps": 2600},
     "nano-test": {"hidden": 32, "layers": 1, "heads": 2, "mlp": 64, "steps": 12},
     "nano-small": {"hidden": 96, "layers": 4, "heads": 4, "mlp": 256, "steps": 2000},
 }
@@ -34,8 +34,10 @@ TOKENS_A_STEP = 4096
 TOKENS_AT_ONCE = 2048
 """A forward pass takes a part of the step's rows: less memory to touch is faster."""
 SHORT, LONG, LONG_EVERY = 512, CONTEXT, 8
-PEAK_LR, EMBEDDING_LR, WARMUP, FLOOR = 3e-3, 3e-3, 60, 0.03
-SAVE_EVERY, EVALUATE_EVERY = 100, 400
+PEAK_LR, EMBEDDING_LR, WARMUP, FLOOR = 4e-3, 4e-3, 60, 0.03
+LISTS_FROM = 1500
+"""The step at which the lists join the text."""
+SAVE_EVERY, EVALUATE_EVERY = 100, 200
 
 
 def make_model(size: dict[str, int], tokenizer: Any, seed: int) -> LlamaForCausalLM:
@@ -63,7 +65,7 @@ def make_batch(facts: list[Any], tokenizer: Any, seed: int, step: int) -> dict[s
     long = step % LONG_EVERY == LONG_EVERY - 1
     length = LONG if long else SHORT
     rows = TOKENS_A_STEP // length
-    writer = Writer(facts, seed=seed * 1_000_003 + step)
+    writer = Writer(facts, seed=seed * 1_000_003 + step, lists=step >= LISTS_FROM)
     documents = writer.chapters() if long else writer.documents()
     ids = torch.full((rows, length), tokenizer.pad_token_id)
     labels = torch.full((rows, length), -100)

@@ -131,16 +131,18 @@ def test_the_simple_example_prints_the_upload_and_leaves_the_base_frozen(pairs, 
 def test_a_correction_begins_at_the_base_and_its_step_follows_the_gradient(
     simple: ModuleType, words_model, pairs
 ):
-    """One small step lowers the scores along the gradient by what its size says."""
+    """The first step moves the named word's score by rate times the squared input, no other's."""
     shares = words_model.read(simple.PLAIN + " " + pairs[0][0])
     base = words_model.scores(shares)
     word = words_model.outputs[0]
     for kind in (simple.FullCorrection, simple.LowRankCorrection):
         correction = kind(words_model)
+        given = shares.values() if kind is simple.FullCorrection else correction.inner(shares)
+        squared = sum(x * x for x in given)
         assert words_model.scores(shares, correction) == base
         correction.step(shares, {word: 1.0}, 1e-3)
         moved = words_model.scores(shares, correction)
-        assert moved[word] < base[word]
+        assert base[word] - moved[word] == pytest.approx(1e-3 * squared)
         assert all(moved[w] == base[w] for w in words_model.outputs if w != word)
 
 
