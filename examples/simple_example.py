@@ -249,8 +249,8 @@ def main():
     for name, before, after, updates, parameters, billed in table:
         print(f"{name:20} {before:7.3f} {after:7.3f} {updates:8} {parameters:11} {billed:14}")
     print("(Parameters of one round; words stand for tokens. LoRA costs your machine's time.)")
-    print(f"\n{len(pairs)} pairs prove nothing (one answer can move a mean by {1 / len(pairs):.2f}), and")
-    print("token-F1 pays for form as for facts. On hundreds of rows, with intervals: tunelm compare")
+    print(f"\n{len(pairs)} pairs prove nothing: one answer moves a mean by up to {1 / len(pairs)};")
+    print("and F1 pays for form as for facts. On hundreds of rows, with intervals: tunelm compare")
 
 
 if __name__ == "__main__":
