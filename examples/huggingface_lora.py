@@ -69,10 +69,8 @@ def compare(rows, untuned, tuned):
         f1 = sum(token_f1(a, r["answer"]) for a, r in zip(answers, rows, strict=True)) / n
         found = sum(contains(a, r["key_answer"]) for a, r in zip(answers, rows, strict=True)) / n
         print(f"{name:6} token-F1 {f1:.3f}  contains {found:.3f}  n = {n}")
-    print(
-        f"{n} rows prove nothing: one moves 'contains' by {1 / n:.2f}. And who knew the facts before"
-    )
-    print("(tunelm-nano did) has learnt the form only. To know: tunelm compare")
+    print(f"{n} rows prove nothing: one moves 'contains' by {1 / n:.2f}. Where the base knew the")
+    print("facts already (tunelm-nano does), only the form was learnt. To know: tunelm compare")
 
 
 def main():

@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int], None]
 
 def compare(
     task: str | Path | Config = "edu-qa",
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     resume: bool = False,
     overrides: Sequence[str] = (),
@@ -56,7 +56,8 @@ def compare(
     """
     config = task if isinstance(task, Config) else load_config(task, overrides)
     get_metric(config.compare.primary_metric)
-    with RunDir.start(out or default_out(config.task.name), config, resume) as run:
+    folder = Path(out) if out else default_out(config.task.name)
+    with RunDir.start(folder, config, resume) as run:
         base = describe_base(config.model)
         run.note_base(base)
         length, limit = token_counter(config, base["context"])
