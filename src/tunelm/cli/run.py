@@ -129,6 +129,8 @@ def print_report(report: dict[str, Any], folder: Path, as_json: bool) -> None:
 
     for sentence in sentences(report):
         click.echo(sentence)
+    for warning in report["warnings"]:
+        click.echo(f"warning: {warning}")
     click.echo()
     rows = table(report)
     print_table(list(rows[0]), [list(row.values()) for row in rows])
