@@ -138,8 +138,10 @@ def test_the_same_question_in_two_groups_never_stands_on_both_sides(tmp_path: Pa
     split = split_rows([r.example for r in read_rows(path)], config(path, test=0.4))
     where = {e.id: p for p in PARTS for e in split.part(p)}
     for i in range(60):
-        pair = [e for p in PARTS for e in split.part(p) if e.group in (f"g{i}", f"h{i}")]
+        pair = [e for p in PARTS for e in split.part(p) if e.question in (f"q {i}", f"Q  {i}!")]
+        assert len(pair) == 2
         assert len({where[e.id] for e in pair}) == 1
+        assert len({e.group for e in pair}) == 1
     assert split.leaks
 
 
