@@ -30,3 +30,21 @@ def test_json_is_written_whole_and_nan_is_refused(tmp_path: Path):
     assert json.loads(path.read_text()) == {"a": None}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     assert read_json(tmp_path / "none.json", {"b": 1}) == {"b": 1}
+
+
+def test_a_run_killed_before_its_first_file_can_be_started_again(task: Path, tmp_path: Path):
+    from tunelm import load_config
+    from tunelm.errors import RunDirError
+    from tunelm.rundir import RunDir
+
+    for resume in (False, True):
+        folder = tmp_path / f"run-{resume}"
+        folder.mkdir()
+        (folder / ".lock").touch()
+        (folder / "owner.json").write_text('{"pid": 1, "host": "gone"}')
+        with RunDir.start(folder, load_config(task), resume=resume):
+            assert (folder / "config.json").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.docx").touch()
+    with pytest.raises(RunDirError, match="is not a run directory"):
+        RunDir.start(tmp_path / "other", load_config(task))

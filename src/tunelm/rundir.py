@@ -47,14 +47,15 @@ class RunDir:
         (and `resume` is off), holds something else, differs, or is being written.
         """
         known = path / "config.json"
-        if path.exists() and not known.exists() and any(path.iterdir()):
+        begun = path.is_dir() and not known.exists() and _only_begun(path)
+        if path.exists() and not known.exists() and not begun:
             raise RunDirError(f"{path}: exists and is not a run directory. Choose another --out.")
         if known.exists() and not resume:
             raise RunDirError(
                 f"{path}: already holds a run, which is never overwritten. Three ways out: "
                 "--resume goes on with it, another --out starts afresh, or remove the folder."
             )
-        if resume and not known.exists():
+        if resume and not known.exists() and not begun:
             raise RunDirError(f"{path}: no run to resume there (no config.json).")
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config)
@@ -150,6 +151,12 @@ class RunDir:
                 "base": stored.get("base"),
             },
         )
+
+
+def _only_begun(path: Path) -> bool:
+    """Whether a folder holds no more than a run that was killed before its first file."""
+    names = {p.name for p in path.iterdir()}
+    return all(n in (".lock", "owner.json") or n.endswith(".tmp") for n in names)
 
 
 def _merged_config(stored: Mapping[str, Any], config: Config) -> dict[str, Any]:
