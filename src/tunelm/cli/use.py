@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-TARGET_HELP = "TARGET is a run (its winner), RUN/ROUTE, an adapter's folder, or a model."
-
 
 @click.command(
     "generate", epilog="Example: tunelm generate runs/first 'What is the capital of Peru?'"

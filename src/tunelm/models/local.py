@@ -19,7 +19,7 @@ import torch
 from tunelm.config import ModelConfig
 from tunelm.errors import ModelError
 from tunelm.models.decoding import Row, decode
-from tunelm.models.loading import load_base, resolve_base
+from tunelm.models.loading import load_base, require_torch, resolve_base
 from tunelm.models.render import encode_prompt
 from tunelm.types import (
     ZERO_USAGE,
@@ -38,15 +38,20 @@ GATHER_S = 0.003
 
 
 def open_local(config: ModelConfig, adapter: Path | None) -> LocalModel:
-    """Load a base model, and put an adapter on it after checking that they belong together."""
+    """Load a base model, and put an adapter on it; that they belong together is checked first.
+
+    Raises ModelError when they do not, or when the base cannot be loaded.
+    """
+    if adapter is not None:
+        from tunelm.models.identity import base_identity, check_adapter
+
+        require_torch()
+        check_adapter(adapter, base_identity(resolve_base(config), config.revision))
     base = load_base(config)
     model, name = base.model, config.base
     if adapter is not None:
         from peft import PeftModel
 
-        from tunelm.models.identity import base_identity, check_adapter
-
-        check_adapter(adapter, base_identity(resolve_base(config), config.revision))
         model = PeftModel.from_pretrained(model, str(adapter)).eval()
         name = f"{config.base}+{adapter.name}"
     return LocalModel(model, base.tokenizer, name, config.max_length, config.batch_size)

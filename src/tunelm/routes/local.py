@@ -14,7 +14,6 @@ import numpy as np
 from tunelm.config import LocalSettings, ModelConfig
 from tunelm.errors import DataError, PrerequisiteError, RunDirError, TrainingError
 from tunelm.models.base import ChatModel
-from tunelm.models.identity import base_identity, check_identity
 from tunelm.models.prompted import PromptedModel
 from tunelm.routes.base import FitContext
 from tunelm.rundir import write_text
@@ -101,13 +100,9 @@ class LocalRoute:
         Raises:
             ModelError: the base is not the one the adapter was trained on.
         """
-        from tunelm.models.loading import resolve_base
         from tunelm.models.local import open_local
 
         config = ModelConfig.model_validate(adapted.base["config"])
-        check_identity(
-            adapted.base["identity"], base_identity(resolve_base(config), config.revision)
-        )
         return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
 
     def _job(self, ctx: FitContext) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
