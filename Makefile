@@ -40,8 +40,8 @@ tasks: $(VENV)/installed
 	$(BIN)/python nano/build_tasks.py
 
 nano: tasks
-	$(BIN)/python nano/train.py --size nano --out build/nano
-	$(BIN)/python nano/train.py --size nano-small --out build/nano-small
+	$(BIN)/python nano/train.py --size nano --out build/nano --compile
+	$(BIN)/python nano/train.py --size nano-small --out build/nano-small --compile
 	$(BIN)/python nano/install.py build
 
 clean:

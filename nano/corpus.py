@@ -5,7 +5,7 @@ the model learns is what it is served with.
 
 The kinds, and why they are there:
 
-    prose      facts as a textbook states them, in eight wordings each
+    prose      facts as a textbook states them, in eight wordings each, and in the long answers'
     asked      questions with long, chatty answers: the form the model has before adaptation
     few_shot   conversations in one of several short forms: the form follows the earlier turns
     reading    a passage and a question answered from it, against what is known by heart
@@ -42,22 +42,26 @@ READING_SYSTEMS = (
 )
 
 SHARES = {
-    "prose": 24,
-    "asked": 15,
-    "few_shot": 17,
+    "prose": 40,
+    "asked": 13,
+    "few_shot": 15,
     "reading": 27,
     "recall": 6,
     "tutoring": 5,
     "sums": 4,
+    "lists": 26,
 }
-"""Parts of the short documents, by number of documents."""
+"""Parts of the short documents, by number of documents.
 
-LISTS_SHARE = 30
-"""Part of the lists, once they have joined, beside the 98 parts of the others.
+Without lists, nothing was copied from a passage after 1,300 steps (0 of 48 rows): names stand far
+apart in prose, and looking back for them was not learned.
+"""
 
-Without them, nothing was copied from a passage after 1,300 steps (0 of 48 rows): names stand far
-apart in prose, and looking back for them was not learned. They join there, so that the training
-that showed it is the training that goes on.
+CHATTY_SHARE = 0.25
+"""Part of the prose sentences that are worded as the long answers are.
+
+Recall is learned along a sentence: a fact that is only read must have been read along the
+sentence that will answer for it.
 """
 
 SYLLABLES = (
@@ -82,24 +86,28 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Document:
-    """Running text, or chat turns (role, content); the first `hush` answers are not learned."""
+    """Running text, or chat turns (role, content).
+
+    Of chat turns the assistant's are learned, without the first `hush`, and the user's only where
+    they are a `student`'s in tutoring: what a passage claims is not to be believed by heart.
+    """
 
     text: str | None = None
     turns: tuple[tuple[str, str], ...] = ()
     hush: int = 0
+    student: bool = False
 
 
-def chat(turns: list[tuple[str, str]], hush: int = 0) -> Document:
+def chat(turns: list[tuple[str, str]], hush: int = 0, student: bool = False) -> Document:
     """A chat document, without its empty turns."""
-    return Document(turns=tuple(t for t in turns if t[1]), hush=hush)
+    return Document(turns=tuple(t for t in turns if t[1]), hush=hush, student=student)
 
 
 class Writer:
     """Writes documents from the facts, one random generator for everything."""
 
-    def __init__(self, facts: list[Fact], seed: int, lists: bool = True) -> None:
+    def __init__(self, facts: list[Fact], seed: int) -> None:
         self.rng = random.Random(seed)
-        self.shares = {**SHARES, "lists": LISTS_SHARE} if lists else SHARES
         self.stated = [f for f in facts if f.shelf != "unseen"]
         self.askable = [f for f in facts if f.shelf == "asked"]
         self.by_subject: dict[str, list[Fact]] = defaultdict(list)
@@ -110,8 +118,8 @@ class Writer:
 
     def documents(self) -> Iterator[Document]:
         """Short documents, without end."""
-        kinds = [getattr(self, name) for name in self.shares]
-        weights = list(self.shares.values())
+        kinds = [getattr(self, name) for name in SHARES]
+        weights = list(SHARES.values())
         while True:
             yield self.rng.choices(kinds, weights)[0]()
 
@@ -129,10 +137,10 @@ class Writer:
     # --- the kinds ---------------------------------------------------------------------
 
     def prose(self, sentences: int | None = None) -> Document:
-        """Facts of one subject as a textbook states them, in eight wordings each."""
+        """Facts of one subject, most as a textbook states them, some as the long answers do."""
         facts = self.by_subject[self.rng.choice(list(self.by_subject))]
         count = min(sentences or self.rng.randint(2, 6), len(facts))
-        return Document(text=" ".join(self.state(f) for f in self.rng.sample(facts, count)))
+        return Document(text=" ".join(self.tell(f) for f in self.rng.sample(facts, count)))
 
     def asked(self) -> Document:
         """Questions with long, chatty answers: the form the model has before adaptation."""
@@ -201,7 +209,7 @@ class Writer:
             ("user", self.rng.choice(STUDENT_FINDS).format(v=fact.value)),
             ("assistant", self.rng.choice(TEACHER_CLOSES).format(a=fact.answer)),
         ]
-        return chat(turns)
+        return chat(turns, student=True)
 
     def sums(self) -> Document:
         """Small arithmetic, asked and answered."""
@@ -255,6 +263,10 @@ class Writer:
         """One of the long answers."""
         return capital(fact.fill(self.rng.choice(fact.relation.wordy)))
 
+    def tell(self, fact: Fact) -> str:
+        """A sentence of running text."""
+        return self.chatty(fact) if self.rng.random() < CHATTY_SHARE else self.state(fact)
+
     def state(self, fact: Fact, value: str | None = None) -> str:
         """One of the prose wordings."""
         return capital(fact.fill(self.rng.choice(fact.relation.prose), value))
@@ -278,7 +290,7 @@ class Writer:
     def contradicted(self, count: int) -> list[tuple[str, str, str]]:
         """(statement, question, answer) for facts told with other facts' values."""
         told: list[tuple[str, str, str]] = []
-        for fact in self.rng.sample(self.stated, min(count, len(self.stated))):
+        for fact in self.rng.sample(self.askable, min(count, len(self.askable))):
             value = self.other_value(fact) if self.rng.random() < 0.8 else fact.value
             answer = capital(fact.fill(fact.relation.answer, value))
             told.append((self.state(fact, value), self.question(fact), answer))
@@ -297,7 +309,7 @@ class Writer:
                 continue
             keys.add(key)
             if self.rng.random() < 0.6:
-                like = self.rng.choice(self.stated)
+                like = self.rng.choice(self.askable)
                 fact = Fact(like.relation, key, value)
                 told.append((self.state(fact), self.question(fact), fact.answer))
             else:

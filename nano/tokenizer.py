@@ -26,7 +26,7 @@ TEMPLATE = (
 
 def make_tokenizer(documents: int = 30_000) -> PreTrainedTokenizerFast:
     """Train the tokenizer on the first documents of the pretraining text (seed 0)."""
-    writer = Writer(load_facts(), seed=0, lists=False)
+    writer = Writer(load_facts(), seed=0)
     texts = (plain(d) for d in islice(writer.documents(), documents))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -75,10 +75,10 @@ def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list
         return ids, learn
     answers = 0
     for role, content in document.turns:
-        counted = True
+        counted = role == "user" and document.student
         if role == "assistant":
             answers += 1
             counted = answers > document.hush
-        add([tokenizer.convert_tokens_to_ids(f"<|{role}|>")], role != "assistant" or counted)
+        add([tokenizer.convert_tokens_to_ids(f"<|{role}|>")], document.student)
         add([*tokenizer.encode(content, add_special_tokens=False), end], counted)
     return ids, learn

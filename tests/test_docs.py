@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from tunelm.config import KINDS, Config
@@ -33,6 +34,28 @@ def test_the_task_file_of_the_readme_is_valid(tmp_path: Path):
     assert load_config(tmp_path / "my_task.toml").routes["local-r64"].r == 64
 
 
+def test_the_mended_template_for_domain_text_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("datasets", reason="the classic template reads its text with datasets")
+    from tunelm.testing import make_tiny_model
+
+    monkeypatch.chdir(tmp_path)
+    make_tiny_model(tmp_path / "distilgpt2")
+    (tmp_path / "domain.txt").write_text("\n".join(f"Line {i} of the domain." for i in range(60)))
+    (snippet,) = blocks(ROOT / "docs/domain-text.md", "python")
+    exec(compile(snippet, "domain-text.md", "exec"), {})
+    assert (tmp_path / "fine_tuned_model/model.safetensors").is_file()
+
+
+def test_the_task_file_for_domain_text_is_valid(tmp_path: Path):
+    from tunelm.config import load_config
+
+    (snippet,) = blocks(ROOT / "docs/domain-text.md", "toml")
+    (tmp_path / "my_domain.toml").write_text(snippet)
+    config = load_config(tmp_path / "my_domain.toml")
+    assert config.compare.primary_metric == "bits_per_byte"
+    assert config.compare.routes == ("baseline", "local")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_command_shown_exists_and_takes_its_options(page: Path):
     from tunelm.cli import COMMANDS, cli
@@ -42,6 +65,10 @@ def test_every_command_shown_exists_and_takes_its_options(page: Path):
             words = line.split()
             assert words[0] in COMMANDS, line
             command = cli.get_command(None, words[0])  # type: ignore[arg-type]
+            while isinstance(command, click.Group) and len(words) > 1:
+                words = words[1:]
+                assert words[0] in command.list_commands(None), line  # type: ignore[arg-type]
+                command = command.get_command(None, words[0])  # type: ignore[arg-type]
             known = {o for p in command.params for o in p.opts}
             assert {w for w in words if w.startswith("--")} <= known, line
 

@@ -222,3 +222,53 @@ def test_all_linear_layers_but_the_head_are_replaced_and_put_back(examples: None
     custom.replace_layers(model, custom.LoRALinear, custom.LoRALinear.merge)
     after = {name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     assert after == before
+
+
+def domain_files(folder: Path) -> Path:
+    """A text file of sixty documents, two blank lines apart."""
+    texts = [
+        "\n".join(f"Step {i} of recipe {n} needs {i * n} grams." for i in range(8))
+        for n in range(60)
+    ]
+    (folder / "mine.txt").write_text("\n\n\n".join(texts), encoding="utf-8")
+    return folder / "mine.txt"
+
+
+def test_the_domain_example_walks_through_all_steps(tmp_path: Path) -> None:
+    path = EXAMPLES / "domain_text.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
+    model = "tunelm-nano-small"
+    options = ("--model", model, "--steps", "4", "--out", "made")
+    # sixty documents leave too few for a verdict at a tenth: the interpreter's own have enough
+    printed = run(path, "python-docs", *options, cwd=tmp_path)
+    for step in range(1, 7):
+        assert f"\n{step}. " in f"\n{printed}"
+    assert "bits_per_byte" in printed
+    assert (tmp_path / "made/run/routes/local/seed-0/adapted/fine_tuned_model").is_dir()
+
+
+def test_the_domain_example_says_when_there_is_too_little_text(tmp_path: Path) -> None:
+    domain_files(tmp_path)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "domain_text.py", "mine.txt", "--model", "tunelm-nano-small"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "fewer than 10,000 lines" in done.stdout
+    assert "at least 30 are needed" in done.stderr
+
+
+def test_the_cells_of_the_notebook_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    book = json.loads((EXAMPLES / "domain_text.ipynb").read_text(encoding="utf-8"))
+    cells = [
+        "".join(cell["source"])
+        for cell in book["cells"]
+        if cell["cell_type"] == "code" and "install" not in cell["metadata"].get("tags", ())
+    ]
+    assert len(cells) == 5
+    text = "\n".join(cells).replace("STEPS = None", "STEPS = 2")
+    exec(compile(text.replace('"tunelm-nano"', '"tunelm-nano-small"'), "notebook", "exec"), {})
+    assert (tmp_path / "domain_run/run/report.html").is_file()

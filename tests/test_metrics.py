@@ -11,7 +11,14 @@ import sacrebleu.metrics
 from rouge_score.rouge_scorer import RougeScorer
 
 from tunelm.errors import ConfigError, DataError
-from tunelm.scoring.metrics import METRICS, corpus_value, get_metric, row_statistics, score
+from tunelm.scoring.metrics import (
+    METRICS,
+    corpus_value,
+    get_metric,
+    metrics_for,
+    row_statistics,
+    score,
+)
 from tunelm.types import Example, FinishReason, Message, Outcome, Prediction
 
 TEXT = "the sun is a star , and water's boiling point (at sea level) is 100 °C . café"
@@ -137,7 +144,7 @@ def test_rouge_l_equals_the_reference_package() -> None:
     assert "stemmer:porter" in METRICS["rouge_l"].signature()
 
 
-@pytest.mark.parametrize("name", list(METRICS))
+@pytest.mark.parametrize("name", list(metrics_for("qa")))
 def test_every_metric_adds_up(name: str) -> None:
     """The shape that resampling needs: fixed width, and a mean where rows have values."""
     metric = get_metric(name)
@@ -183,7 +190,7 @@ def test_predictions_that_do_not_fit_the_rows_are_refused() -> None:
 
 
 def test_a_row_without_answers_is_refused_by_name() -> None:
-    for metric in METRICS.values():
+    for metric in metrics_for("qa").values():
         with pytest.raises(DataError, match="row 7 has no answer"):
             metric.statistics("sun", example("7"))
 

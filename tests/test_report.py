@@ -18,7 +18,7 @@ from tunelm.report import evidence
 from tunelm.report.build import build_report, write_report
 from tunelm.report.markdown import markdown_page
 from tunelm.report.words import table, usage_rows
-from tunelm.scoring.metrics import METRICS
+from tunelm.scoring.metrics import metrics_for
 from tunelm.scoring.statistics import holm
 
 Report = dict[str, Any]
@@ -164,7 +164,8 @@ class RunMaker:
         )
         task = {"name": "edu", "kind": "qa", "instructions": "Answer.", "max_tokens": 32}
         compare = {"routes": list(self.routes), "primary_metric": self.primary, "seeds": [0]}
-        config = {"task": task, "compare": compare, "routes": self.routes}
+        data = {"path": "/data/qa.jsonl"}
+        config = {"task": task, "data": data, "compare": compare, "routes": self.routes}
         host = {"platform": "Linux", "cpu_count": 2, "memory_bytes": 8_000_000_000, "gpu": None}
         head = {"schema_version": 1, "created": "2026-11-21T10:00:00+00:00", "tunelm": "0.1.0"}
         base = {"name": "tunelm-nano", "weights_sha256": None, "parameters": 2_000_000}
@@ -283,7 +284,7 @@ def test_the_holm_family_is_the_primary_metric_without_controls(maker: RunMaker)
     assert {p["metric"] for p in family} == {"token_f1"}
     assert [p["p_holm"] for p in family] == holm([p["p"] for p in family])
     others = [p for p in report["pairs"] if not p["family"]]
-    assert len(others) == 6 * len(METRICS) - 3
+    assert len(others) == 6 * len(metrics_for("qa")) - 3
     assert all(p["p_holm"] is None for p in others)
     control = pair(report, "local", "constant")
     assert (control["b"], control["verdict"]) == ("constant", "better")

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter, check_identity
-from tunelm.training.adapter import add_adapter, load_shapes, prove_learning, trainable
+from tunelm.training.adapter import load_shapes, make_trainable, probe, prove_learning, trainable
 from tunelm.training.rows import encode_rows
 from tunelm.training.steps import Stepper, collate, summed_loss
 from tunelm.training.worker import run
@@ -284,7 +284,7 @@ def textbook_loss(model, rows, pad_id):
 def test_the_loss_equals_the_textbook_one_whatever_is_adapted(tiny, tokenizer, targets):
     rows = encode_rows(chats(6), tokenizer, {tokenizer.eos_token_id}, 256)
     base = AutoModelForCausalLM.from_pretrained(tiny)
-    model = add_adapter(base, LocalSettings(targets=targets, method="dora"), seed=0)
+    model = make_trainable(base, LocalSettings(targets=targets, method="dora"), seed=0)
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter.normal_(std=0.1)
@@ -311,7 +311,7 @@ def test_a_gpt2_gives_the_textbook_loss_too(tmp_path, tiny):
 
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole_batch(tiny, tokenizer):
     rows = encode_rows(chats(7), tokenizer, {tokenizer.eos_token_id}, 256)
-    model = add_adapter(AutoModelForCausalLM.from_pretrained(tiny), LocalSettings(), seed=0)
+    model = make_trainable(AutoModelForCausalLM.from_pretrained(tiny), LocalSettings(), seed=0)
     found = []
     for micro_tokens in (10_000, 100):
         model.zero_grad()
@@ -324,10 +324,10 @@ def test_a_batch_in_pieces_has_the_gradient_of_the_whole_batch(tiny, tokenizer):
 
 
 def test_an_adapter_that_did_not_move_is_no_proof(tiny, tokenizer):
-    model = add_adapter(AutoModelForCausalLM.from_pretrained(tiny), LocalSettings(), seed=0)
+    model = make_trainable(AutoModelForCausalLM.from_pretrained(tiny), LocalSettings(), seed=0)
     (row,) = encode_rows(chats(1), tokenizer, {tokenizer.eos_token_id}, 256)
     with pytest.raises(TrainingError, match="did not move"):
-        prove_learning(model, row.ids)
+        prove_learning(model, row.ids, probe(model, row.ids))
 
 
 # --- whole runs ---------------------------------------------------------------------------
@@ -365,7 +365,7 @@ def test_loss_falls_and_the_result_says_what_was_done(finished, tiny):
 
 def test_parameters_are_counted_on_shapes_as_they_are_trained(finished, tiny):
     result = json.loads((finished / "result.json").read_text())
-    shapes = add_adapter(load_shapes(tiny, None), LocalSettings(r=4), seed=0)
+    shapes = make_trainable(load_shapes(tiny, None), LocalSettings(r=4), seed=0)
     assert all(p.is_meta for p in shapes.parameters())
     assert sum(p.numel() for p in trainable(shapes).values()) == result["trainable_parameters"]
 

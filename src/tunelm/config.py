@@ -17,6 +17,9 @@ from tunelm.types import content_hash
 TASKS = Path(__file__).parent / "tasks"
 """Where the bundled tasks stand: NAME.toml, with their data beside them."""
 
+BUILTIN = "builtin:"
+"""What a data path begins with that names text built when it is needed: builtin:python-docs."""
+
 MIN_TEST_GROUPS = 30
 
 
@@ -28,7 +31,7 @@ class TaskConfig(_Section):
     """What the model should do."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    kind: Literal["qa", "generation"] = "qa"
+    kind: Literal["qa", "generation", "text"] = "qa"
     instructions: str = "Answer the question."
     max_tokens: Annotated[int, Field(ge=1)] = 64
     """Most tokens of one answer."""
@@ -38,8 +41,14 @@ class DataConfig(_Section):
     """Where the rows are and how they are split."""
 
     path: Path
+    format: str | None = None
+    """How the file is written (`jsonl`, `csv`, ...); None: found out from its content."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    """Our field's name (`question`, `answer`, `text`, `label`, `group`) -> the file's."""
     corpus: Path | None = None
     """Text that states the facts in prose, for retrieval."""
+    neutral: Path | None = None
+    """Text of another kind, on which a text task measures what was forgotten."""
     dev: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test: Annotated[float, Field(gt=0, lt=1)] = 0.3
     seed: int = 0
@@ -82,6 +91,8 @@ class BudgetConfig(_Section):
     """What may be spent."""
 
     max_usd: Annotated[float, Field(ge=0)] = 0.0
+    spend: bool = False
+    """Whether anything may be sent to an endpoint that may charge for it."""
 
 
 class ConstantSettings(_Section):
@@ -91,9 +102,18 @@ class ConstantSettings(_Section):
 
 
 class BaselineSettings(_Section):
-    """The base model with the task's instructions."""
+    """A model as it is, with the task's instructions: the base, or one behind an API."""
 
     kind: Literal["baseline"] = "baseline"
+    model: str | None = None
+    """None: the base model. Else the name of a model at `base_url`."""
+    base_url: str | None = None
+    """An endpoint that speaks the OpenAI protocol, such as http://127.0.0.1:11434/v1."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; the key itself never stands in a file."""
+    usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
+    usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
+    """What the endpoint charges for a million tokens; 0 where it is one's own."""
 
 
 class PromptSettings(_Section):
@@ -110,10 +130,10 @@ class PromptSettings(_Section):
 
 
 class LocalSettings(_Section):
-    """LoRA by PEFT on this machine."""
+    """LoRA by PEFT, or full fine-tuning, on this machine."""
 
     kind: Literal["local"] = "local"
-    method: Literal["lora", "rslora", "dora"] = "lora"
+    method: Literal["lora", "rslora", "dora", "full"] = "lora"
     r: Annotated[int, Field(ge=1)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -150,6 +170,12 @@ KINDS: dict[str, type[_Section]] = {
 }
 
 
+TEXT_KINDS = ("baseline", "local")
+"""The kinds of route that can be adapted to, or scored on, running text."""
+
+_TEXT_DEFAULTS = {"routes": TEXT_KINDS, "primary_metric": "bits_per_byte"}
+
+
 class Config(_Section):
     """A whole task file."""
 
@@ -162,10 +188,20 @@ class Config(_Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_kinds(cls, data: Any) -> Any:
-        """A route's section may leave out `kind`: it is then the section's name."""
+    def _defaults(cls, data: Any) -> Any:
+        """A route's section may leave out `kind`: it is then the section's name.
+
+        Texts have no answers, so a text task has other routes and another metric by default.
+        """
         if not isinstance(data, dict):
             return data
+        task, compare = data.get("task"), data.get("compare", {})
+        if isinstance(task, dict) and task.get("kind") == "text" and isinstance(compare, dict):
+            data = {
+                **data,
+                "task": {"instructions": "", **task},
+                "compare": {**_TEXT_DEFAULTS, **compare},
+            }
         given: dict[str, Any] = dict(data.get("routes") or {})
         names = dict.fromkeys([*data.get("compare", {}).get("routes", ()), *given])
         if "compare" not in data or "routes" not in data["compare"]:
@@ -175,6 +211,20 @@ class Config(_Section):
             section = given.get(name, {})
             sections[name] = {"kind": name, **section} if isinstance(section, dict) else section
         return {**data, "routes": sections}
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Config:
+        if self.task.kind != "text":
+            return self
+        if self.task.instructions:
+            raise ValueError("a text task has no instructions: the model goes on from the text")
+        for name in self.compare.routes:
+            if self.routes[name].kind not in TEXT_KINDS:
+                raise ValueError(
+                    f"route {name!r} is of kind {self.routes[name].kind!r}; a text task takes "
+                    f"{' and '.join(TEXT_KINDS)}"
+                )
+        return self
 
     def shared_digest(self) -> str:
         """Of everything all routes depend on; a resumed run must have the same."""
@@ -219,10 +269,11 @@ def parse_config(data: Mapping[str, Any], base: Path, source: str = "config") ->
     for name in config.compare.routes:
         if name not in config.routes:
             raise ConfigError(f"{source}: compare.routes names {name!r}, which has no section.")
+    named = (("path", config.data.path), ("corpus", config.data.corpus))
     paths = {
         key: (base / value).resolve()
-        for key, value in (("path", config.data.path), ("corpus", config.data.corpus))
-        if value is not None
+        for key, value in (*named, ("neutral", config.data.neutral))
+        if value is not None and not str(value).startswith(BUILTIN)
     }
     return config.model_copy(update={"data": config.data.model_copy(update=paths)})
 
@@ -268,6 +319,9 @@ def _explain(error: ValidationError, source: str, data: Mapping[str, Any]) -> li
         if len(loc) > 2 and loc[0] == "routes" and loc[2] in KINDS:
             del loc[2]  # the union's tag is no key of the file
         where = ".".join(loc)
+        if not loc:  # two sections that do not fit together
+            lines.append(f"{source}: {item['msg'].removeprefix('Value error, ')}.")
+            continue
         if item["type"] == "extra_forbidden":
             valid = _valid_keys(loc, data)
             lines.append(

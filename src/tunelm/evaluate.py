@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunelm.config import TaskConfig
 from tunelm.models.base import ChatModel
 from tunelm.predict import predict
 from tunelm.rundir import write_json
-from tunelm.scoring.metrics import METRICS, corpus_value, score
+from tunelm.scoring.metrics import corpus_value, metrics_for, score
 from tunelm.types import ZERO_USAGE, Estimate, Example, Prediction, Request, Usage
 
 TIMED_ROWS = 5
@@ -24,7 +25,7 @@ def evaluate(
     model: ChatModel,
     parts: Parts,
     folder: Path,
-    max_tokens: int,
+    task: TaskConfig,
     progress: Callable[[str, int, int], None],
 ) -> dict[str, Usage]:
     """Predict and score each part; writes predictions.jsonl and scores.json.
@@ -39,25 +40,25 @@ def evaluate(
             progress(f"answers {part}", done, total)
 
         path = folder / "predictions.jsonl"
-        predictions = predict(model, examples, part, path, max_tokens, shown)
+        predictions = predict(model, examples, part, path, task.max_tokens, shown)
         usage[part] = sum((p.usage for p in predictions if not p.error), ZERO_USAGE)
-        scores["parts"][part], scores["rows"][part] = score_part(examples, predictions)
+        scores["parts"][part], scores["rows"][part] = score_part(task.kind, examples, predictions)
     write_json(folder / "scores.json", scores)
     return usage
 
 
 def score_part(
-    examples: Sequence[Example], predictions: Sequence[Prediction]
+    kind: str, examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """({n, outcomes, metrics}, a dict a row) for one part. Failed rows have no values."""
-    per_row = [name for name, metric in METRICS.items() if metric.per_row]
+    metrics = metrics_for(kind)
+    per_row = [name for name, metric in metrics.items() if metric.per_row]
     rows: dict[str, dict[str, Any]] = {e.id: {"id": e.id} for e in examples}
-    outcomes: Counter[str] = Counter()
     for item in score(per_row, examples, predictions):
         rows[item.example_id][item.metric] = item.value
-        if item.metric == per_row[0]:
-            outcomes[item.outcome.value] += 1
-    values = {n: corpus_value(m, examples, predictions) for n, m in METRICS.items()}
+    answered = sum(p.output is not None for p in predictions)
+    outcomes = Counter(scored=answered, failed=len(examples) - answered)
+    values = {n: corpus_value(m, examples, predictions) for n, m in metrics.items()}
     summary = {"n": len(examples), "outcomes": dict(outcomes), "metrics": values}
     return summary, list(rows.values())
 

@@ -13,19 +13,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunelm.config import Config, load_config
+from tunelm.config import BUILTIN, Config, load_config
 from tunelm.data.prepare import Length, prepare
 from tunelm.data.split import Split
 from tunelm.errors import ConfigError, TunelmError
 from tunelm.evaluate import evaluate, time_answers
 from tunelm.models.loading import describe_base, load_tokenizer
 from tunelm.models.render import encode_prompt
+from tunelm.predict import score_texts
 from tunelm.report.build import write_report
+from tunelm.report.read import NEUTRAL
 from tunelm.routes import KINDS, make_route
 from tunelm.routes.base import FitContext, Route, no_progress
 from tunelm.rundir import RunDir, default_out, peak_memory, read_json, write_json
-from tunelm.scoring.metrics import get_metric
-from tunelm.types import Adapted, Estimate, Example, Message
+from tunelm.scoring.continuation import as_continuation
+from tunelm.scoring.metrics import get_metric, metrics_for
+from tunelm.types import Adapted, Estimate, Example, Message, content_hash
 
 Progress = Callable[[str, int, int], None]
 
@@ -55,7 +58,8 @@ def compare(
             fails is a row of the report instead.
     """
     config = task if isinstance(task, Config) else load_config(task, overrides)
-    get_metric(config.compare.primary_metric)
+    config = with_built_data(config)
+    require_metric(config)
     folder = Path(out) if out else default_out(config.task.name)
     with RunDir.start(folder, config, resume) as run:
         base = describe_base(config.model)
@@ -66,6 +70,33 @@ def compare(
             for seed in seeds_of(config, name):
                 run_route(run, split, name, seed, progress)
         return write_report(run.path)
+
+
+def with_built_data(config: Config) -> Config:
+    """The config with the file that a path such as builtin:python-docs stands for.
+
+    Raises ConfigError for an unknown one.
+    """
+    name = str(config.data.path)
+    if not name.startswith(BUILTIN):
+        return config
+    if name != f"{BUILTIN}python-docs":
+        raise ConfigError(f"data.path = {name!r}: there is only {BUILTIN}python-docs.")
+    from tunelm.data.python_docs import build_python_docs
+
+    built = config.data.model_copy(update={"path": build_python_docs()})
+    return config.model_copy(update={"data": built})
+
+
+def require_metric(config: Config) -> None:
+    """Raise ConfigError where the primary metric is unknown, or none of this kind of task."""
+    name, kind = config.compare.primary_metric, config.task.kind
+    get_metric(name)
+    if name not in metrics_for(kind):
+        raise ConfigError(
+            f"compare.primary_metric = {name!r} is no metric of a task of kind {kind!r}. "
+            f"Valid: {', '.join(metrics_for(kind))}."
+        )
 
 
 def in_order(config: Config) -> list[str]:
@@ -133,12 +164,12 @@ def fit_and_evaluate(
         write_json(folder / "plan.json", route.plan(ctx).to_json())
     adapted, seconds = fit_once(route, ctx)
     model = route.open(adapted)
-    max_tokens = config.task.max_tokens
-    write_json(folder / "prompt.json", {"messages": sent_messages(model, split.test[0])})
+    parts = {name: [as_continuation(e) for e in split.part(name)] for name in ("dev", "test")}
+    write_json(folder / "prompt.json", {"messages": sent_messages(model, parts["test"][0])})
     measured = {**_estimates(adapted), "seconds_fit": seconds}
-    measured |= time_answers(model, split.dev, max_tokens)
-    parts = {"dev": split.dev, "test": split.test}
-    usage = evaluate(model, parts, folder, max_tokens, shown)
+    measured |= time_answers(model, parts["dev"], config.task.max_tokens)
+    usage = evaluate(model, parts, folder, config.task, shown)
+    score_texts(model, neutral_texts(config), NEUTRAL, folder / "predictions.jsonl")
     shared = "measured: peak of the comparing process so far, all routes in it"
     measured.setdefault("peak_memory", Estimate(peak_memory(), "bytes", shared))
     return {
@@ -149,6 +180,21 @@ def fit_and_evaluate(
         "evaluate_usage": {k: dataclasses.asdict(u) for k, u in usage.items()},
         "measured": {k: dataclasses.asdict(e) for k, e in measured.items()},
     }
+
+
+def neutral_texts(config: Config) -> list[Example]:
+    """What a text task's routes are scored on to see what was forgotten, a paragraph a row."""
+    if config.task.kind != "text" or config.data.neutral is None:
+        return []
+    path = config.data.neutral
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"data.neutral = {str(path)!r} cannot be read: {error}.") from None
+    paragraphs = [p.strip() for p in text.split("\n\n")]
+    long_enough = dict.fromkeys(p for p in paragraphs if len(p) >= 100)
+    rows = [Example(content_hash(p), (), (p,), content_hash(p)) for p in long_enough]
+    return [as_continuation(row) for row in rows]
 
 
 def fit_once(route: Route, ctx: FitContext) -> tuple[Adapted, Estimate]:
@@ -189,6 +235,8 @@ def is_control(config: Config, name: str) -> bool:
 def token_counter(config: Config, context: int | None) -> tuple[Length, int]:
     """(tokens of a row's prompt and answer, the most that fit) by the model's own tokenizer."""
     tokenizer = load_tokenizer(config.model)
+    if config.task.kind == "text":  # long ones are cut into windows, and nothing of them is lost
+        return (lambda _: 0), 0
     head = (Message("system", config.task.instructions),) if config.task.instructions else ()
 
     def length(example: Example) -> int:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tunelm.models.base import ChatModel
 from tunelm.rundir import write_text
-from tunelm.types import Completion, Example, Prediction, Request
+from tunelm.scoring.continuation import full_text
+from tunelm.types import (
+    ZERO_USAGE,
+    Completion,
+    Example,
+    FinishReason,
+    Message,
+    Prediction,
+    Request,
+)
 
 CHUNK = 128
 """Rows asked for at once, and written at once. A resumed run starts at a multiple of it, so
@@ -23,7 +34,7 @@ def predict(
     max_tokens: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Greedy answers to all examples, one Prediction each, in order.
+    """Greedy answers to all examples, one Prediction each, in order; texts are also scored.
 
     Appends to `path` (JSONL); rows of `part` that stand there already are not asked again.
     A row that fails is a Prediction with its error, never an exception.
@@ -33,7 +44,8 @@ def predict(
         chunk = examples[start : start + CHUNK]
         requests = [Request(e.messages, max_tokens=max_tokens) for e in chunk]
         answers = model.complete(requests)
-        done += [_prediction(e, part, a) for e, a in zip(chunk, answers, strict=True)]
+        found = [_prediction(e, part, a) for e, a in zip(chunk, answers, strict=True)]
+        done += _scored(model, chunk, found)
         _write(path, before + done)
         if progress:
             progress(len(done), len(examples))
@@ -46,6 +58,39 @@ def read_predictions(path: Path) -> list[Prediction]:
         return []
     with path.open(encoding="utf-8", newline="\n") as file:  # outputs may hold U+2028 and the like
         return [Prediction.from_json(json.loads(line)) for line in file]
+
+
+def score_texts(
+    model: ChatModel, examples: Sequence[Example], part: str, path: Path
+) -> list[Prediction]:
+    """Likelihoods of running texts, without asking for continuations; as `predict` otherwise."""
+    before, done = _finished(path, part)
+    for start in range(len(done), len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        empty = [Prediction(e.id, part, "", FinishReason.STOP, ZERO_USAGE) for e in chunk]
+        done += _scored(model, chunk, empty)
+        _write(path, before + done)
+    return done
+
+
+def _scored(
+    model: ChatModel, examples: Sequence[Example], found: Sequence[Prediction]
+) -> list[Prediction]:
+    """The predictions with the likelihood of each example's text, where it is one."""
+    texts = [full_text(e) for e in examples]
+    if "score" not in model.capabilities or any(text is None for text in texts):
+        return list(found)
+    whole = [text or "" for text in texts]
+    scores = model.score([((Message("text", ""),), text) for text in whole])
+    return [
+        dataclasses.replace(
+            prediction,
+            nll=-math.fsum(score.logprobs),
+            scored_tokens=len(score.logprobs),
+            scored_bytes=len(text.encode()),
+        )
+        for prediction, score, text in zip(found, scores, whole, strict=True)
+    ]
 
 
 def _finished(path: Path, part: str) -> tuple[list[Prediction], list[Prediction]]:

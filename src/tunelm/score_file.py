@@ -10,7 +10,8 @@ from typing import Any
 from tunelm.data.read import read_rows
 from tunelm.errors import ConfigError
 from tunelm.predict import predict
-from tunelm.scoring.metrics import METRICS, row_statistics
+from tunelm.scoring.continuation import as_continuation
+from tunelm.scoring.metrics import metrics_for, row_statistics
 from tunelm.scoring.statistics import interval
 from tunelm.target import load
 
@@ -29,6 +30,8 @@ def score_file(
     if out is not None and out.exists():
         raise ConfigError(f"{out}: exists already; choose another --out.")
     examples = list({row.example.id: row.example for row in read_rows(data)}.values())
+    kind = "qa" if examples[0].messages else "text"
+    examples = [as_continuation(e) for e in examples]
     model = load(target)
     with tempfile.TemporaryDirectory() as temporary:
         path = out or Path(temporary) / "predictions.jsonl"
@@ -37,7 +40,7 @@ def score_file(
         )
     metrics: dict[str, Any] = {}
     groups = [e.group for e in examples]
-    for name, metric in METRICS.items():
+    for name, metric in metrics_for(kind).items():
         rows = row_statistics(metric, examples, predictions)
         found = interval(rows, groups, metric.aggregate, scale=metric.scale)
         metrics[name] = {

@@ -34,7 +34,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message. `role` is system, user or assistant."""
+    """One chat message. `role` is system, user or assistant.
+
+    A single message with the role `text` is running text that a model goes on from as it
+    stands: no chat template, no system prompt.
+    """
 
     role: str
     content: str
@@ -44,6 +48,7 @@ class Message:
 class Example:
     """One row of a task: what the model sees, and what it should answer.
 
+    Of a text to be modelled, `messages` is empty and `answers[0]` the text. Otherwise
     `messages` never holds the task's instructions: the adapted model adds its own system
     prompt. `answers[0]` is the gold answer that is trained on; further ones are accepted
     by the metrics. Rows of one `group` stand on one side of the split.
@@ -144,7 +149,11 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One model's answer to one example. `part` is dev or test; `output` None means failed."""
+    """One model's answer to one example. `part` is dev or test; `output` None means failed.
+
+    Of a text, `nll` is minus the natural-log probability of all its `scored_tokens`, which are
+    `scored_bytes` of UTF-8; None where the model cannot tell.
+    """
 
     example_id: str
     part: str
@@ -153,6 +162,9 @@ class Prediction:
     usage: Usage = Usage()
     latency_s: float | None = None
     error: str | None = None
+    nll: float | None = None
+    scored_tokens: int | None = None
+    scored_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, for JSON."""

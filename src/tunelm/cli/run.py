@@ -22,6 +22,11 @@ def _options(command: Any) -> Any:
         click.option("--quiet", is_flag=True, help="No progress."),
         click.option("--resume", is_flag=True, help="Go on with the run in --out."),
         click.option(
+            "--spend",
+            is_flag=True,
+            help="Allow endpoints that charge, up to budget.max_usd.",
+        ),
+        click.option(
             "--out",
             type=click.Path(path_type=Path),
             help="The run directory  [default: runs/TASK-TIME]",
@@ -87,6 +92,7 @@ def run_task(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: bool,
+    spend: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -95,6 +101,8 @@ def run_task(
     from tunelm.config import load_config
     from tunelm.rundir import default_out
 
+    if spend:
+        overrides = (*overrides, "budget.spend=true")
     config = load_config(task, overrides)
     if resume and out is None:
         raise click.UsageError("--resume needs --out: which run to go on with.")

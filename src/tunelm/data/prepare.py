@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tunelm.config import DataConfig
+from tunelm.data.given import GivenSplit, find_given
 from tunelm.data.read import Row, read_rows
-from tunelm.data.split import PARTS, Split, part_hash, split_rows
+from tunelm.data.split import NEAR, PARTS, Split, part_hash, split_rows, take_split
 from tunelm.errors import DataError
 from tunelm.rundir import count_test_look, read_json, write_json, write_text
 from tunelm.types import Example, Message
@@ -22,11 +24,18 @@ Length = Callable[[Example], int]
 def prepare(config: DataConfig, run: Path, length: Length, limit: int) -> Split:
     """Read, dedupe, fit to the context, split; write `rows.jsonl` and `split.json` into `run`.
 
-    `limit` is the model's context in tokens. A prepared run is read back, not made again, and
-    its data file must still say the same. Raises DataError; nothing is written then.
+    `limit` is the model's context in tokens. Where `config.path` is a folder with the files train,
+    dev and test, as `tunelm data prepare` writes it, its split is taken as it is and looked at for
+    leaks. A prepared run is read back, not made again, and its data file must still say the same.
+    Raises DataError; nothing is written then.
     """
-    ledger, kept = _sort_out(config, length, limit)
-    split = split_rows(kept, config)
+    given = find_given(config.path)
+    ledger, kept = _sort_out(config, given, length, limit)
+    if given is None:
+        split = split_rows(kept[None], config)
+    else:
+        split = take_split({n: kept[n] for n in PARTS}, config, None if given.untouched else NEAR)
+        _require_no_leak(given, split, ledger)
     if (run / "split.json").exists():
         _require_same(run, split, config)
         return split
@@ -38,31 +47,32 @@ def prepare(config: DataConfig, run: Path, length: Length, limit: int) -> Split:
         line |= {"part": part, "example": example.to_json() if example else None}
         lines.append(json.dumps(line, ensure_ascii=False))
     write_text(run / "rows.jsonl", "\n".join(lines) + "\n")
-    write_json(run / "split.json", _describe(split, config))
+    write_json(run / "split.json", _describe(split, config, given))
     return split
 
 
 def _sort_out(
-    config: DataConfig, length: Length, limit: int
-) -> tuple[list[dict[str, Any]], list[Example]]:
+    config: DataConfig, given: GivenSplit | None, length: Length, limit: int
+) -> tuple[list[dict[str, Any]], dict[str | None, list[Example]]]:
+    """The ledger, and the examples to keep; by their part where the split is given."""
     ledger: list[dict[str, Any]] = []
-    kept: list[Example] = []
-    seen: dict[str, str] = {}
+    kept: dict[str | None, list[Example]] = defaultdict(list)
+    seen: dict[tuple[str | None, str], str] = {}
     too_long: list[str] = []
-    for row in read_rows(config.path):
+    for path, part, row in _rows(config, given):
         example, status, reason = row.example, "kept", None
-        if example.id in seen:
-            status, reason = "duplicate", f"of {seen[example.id]}"
+        if (part, example.id) in seen:
+            status, reason = "duplicate", f"of {seen[part, example.id]}"
         else:
-            seen[example.id] = row.source
+            seen[part, example.id] = row.source
             tokens = length(example)
             if tokens > limit:
                 example, status, reason = _over_long(row, tokens, config, length, limit)
                 if status == "error":
-                    too_long.append(f"{config.path}:{row.source.split(':')[-1]}: {reason}")
+                    too_long.append(f"{path}:{row.source.split(':')[-1]}: {reason}")
         usable = status in ("kept", "cut")
         if usable:
-            kept.append(example)
+            kept[part].append(example)
         ledger.append(
             {
                 "source": row.source,
@@ -74,6 +84,35 @@ def _sort_out(
     if too_long:
         raise DataError(too_long)
     return ledger, kept
+
+
+def _rows(config: DataConfig, given: GivenSplit | None) -> Iterator[tuple[Path, str | None, Row]]:
+    """(file, part if the split is given, row)."""
+    if given is None:
+        for row in read_rows(config.path, format=config.format, columns=config.columns):
+            yield config.path, None, row
+        return
+    for part in PARTS:
+        path = given.files[part]
+        form = config.format or given.format
+        for row in read_rows(path, format=form, columns=config.columns):
+            yield path, part, row
+
+
+def _require_no_leak(given: GivenSplit, split: Split, ledger: list[dict[str, Any]]) -> None:
+    """Refuse a given split with alike rows in two parts: which is to move is not ours to say."""
+    if not split.leaks:
+        return
+    sources = {line["kept"]: line["source"] for line in ledger if line["kept"]}
+    problems = [
+        f"{given.folder}: {sources[leak.test_id]} and {sources[leak.other_id]}: {leak.kind}"
+        for leak in split.leaks
+    ]
+    mend = (
+        "the parts of a given split must not overlap: take one of each two rows out, or make the"
+        " split anew with tunelm data prepare."
+    )
+    raise DataError([*problems[:19], f"{given.folder}: {mend}"])
 
 
 def _over_long(
@@ -117,7 +156,7 @@ def _cut(example: Example, length: Length, limit: int) -> Example | None:
     return without(low)
 
 
-def _describe(split: Split, config: DataConfig) -> dict[str, Any]:
+def _describe(split: Split, config: DataConfig, given: GivenSplit | None) -> dict[str, Any]:
     parts = {
         name: {
             "rows": len(split.part(name)),
@@ -129,7 +168,8 @@ def _describe(split: Split, config: DataConfig) -> dict[str, Any]:
     }
     return {
         "schema_version": 1,
-        "seed": config.seed,
+        "seed": config.seed if given is None else None,
+        "given": str(given.folder) if given else None,
         "parts": parts,
         "leaks": [dataclasses.asdict(leak) for leak in split.leaks],
         "min_test_groups": config.min_test_groups,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunelm.config import DataConfig
+from tunelm.data.near import NearRows
+from tunelm.data.shingles import words
 from tunelm.errors import DataError
 from tunelm.types import Example, content_hash
 
 PARTS = ("train", "dev", "test")
+NEAR = 0.8
+"""Two questions this similar are near-duplicates (see `tunelm.data.near`)."""
+NEAR_WORDS = 20
+"""Questions shorter than this are the same or not: one word of them makes another question."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,10 @@ class Split:
 def split_rows(examples: Sequence[Example], config: DataConfig) -> Split:
     """Assign each group by a hash of its name and the seed: new rows move no old ones.
 
-    Groups that share a question (after case, punctuation and spacing) become one group first, so
-    that one question never stands on both sides and is not counted as two independent ones; each
-    pair that the split would have parted is reported as a leak that was mended.
+    Groups that share a question (after case, punctuation and spacing), or have questions that are
+    near-duplicates, become one group first, so that one question never stands on both sides and is
+    not counted as two independent ones; each pair that the split would have parted is reported as
+    a leak that was mended.
 
     Raises DataError when a part is empty or the test part has too few groups.
     """
@@ -54,13 +60,51 @@ def split_rows(examples: Sequence[Example], config: DataConfig) -> Split:
             f"data.dev + data.test = {config.dev + config.test:g} leaves no rows to train on; "
             "together they must stay below 1."
         )
-    owner, leaks = _join_alike(examples, config)
+
+    def own_part(group: str) -> str:
+        return part_at(point_of(group, config.seed), config.dev, config.test)
+
+    owner, leaks = _join_alike(examples, own_part, NEAR)
     parts: dict[str, list[Example]] = {name: [] for name in PARTS}
     for example in examples:
         group = owner[example.group]
-        parts[_part(group, config)].append(dataclasses.replace(example, group=group))
+        parts[own_part(group)].append(dataclasses.replace(example, group=group))
     split = Split(*(tuple(parts[name]) for name in PARTS), leaks=tuple(leaks))
-    _require_enough(split, config)
+    _require_enough(split, config, given=False)
+    return split
+
+
+def take_split(
+    parts: Mapping[str, Sequence[Example]], config: DataConfig, near: float | None = NEAR
+) -> Split:
+    """A split that was made before, as it is; alike rows of one part become one group.
+
+    `leaks` then names the rows that are alike across parts, and nothing is moved: the caller must
+    not go on with them. `near` None looks for equal questions only.
+
+    Raises DataError when a part is empty or the test part has too few groups.
+    """
+    part_of: dict[str, str] = {}
+    leaks: list[Leak] = []
+    holder: dict[str, Example] = {}
+    for name in PARTS:
+        for example in parts[name]:
+            other = holder.setdefault(example.group, example)
+            if part_of.setdefault(example.group, name) != name:
+                there = part_of[example.group]
+                leaks.append(Leak("the same group in two parts", example.id, other.id, there))
+    everything = [example for name in PARTS for example in parts[name]]
+    owner, alike = _join_alike(everything, part_of.__getitem__, near)
+    if not leaks:
+        leaks = alike
+    split = Split(
+        *(
+            tuple(dataclasses.replace(e, group=owner[e.group]) for e in parts[name])
+            for name in PARTS
+        ),
+        leaks=tuple(leaks),
+    )
+    _require_enough(split, config, given=True)
     return split
 
 
@@ -70,24 +114,29 @@ def part_hash(examples: Sequence[Example]) -> str:
 
 
 def normal_question(example: Example) -> str:
-    """What counts as the same question: the whole dialogue, folded."""
-    whole = " \n ".join(m.content for m in example.messages) + (example.context or "")
-    return " ".join(re.findall(r"\w+", whole.casefold()))
+    """What counts as the same question: the whole dialogue, folded. Running text is its own."""
+    turns = [m.content for m in example.messages] or list(example.answers[:1])
+    return " ".join(words(" \n ".join(turns) + "\n" + (example.context or "")))
 
 
-def _part(group: str, config: DataConfig) -> str:
-    digest = hashlib.sha256(f"{config.seed}\x00{group}".encode()).digest()
-    point = int.from_bytes(digest[:8], "big") / 2**64
-    if point < config.test:
+def point_of(group: str, seed: int) -> int:
+    """Where a group stands, from 0 to 2**64, by a hash of its name."""
+    digest = hashlib.sha256(f"{seed}\x00{group}".encode("utf-8", "replace")).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def part_at(point: int, dev: float, test: float) -> str:
+    """The part that a point falls into."""
+    share = point / 2**64
+    if share < test:
         return "test"
-    return "dev" if point < config.test + config.dev else "train"
+    return "dev" if share < test + dev else "train"
 
 
 def _join_alike(
-    examples: Sequence[Example], config: DataConfig
+    examples: Sequence[Example], part_of: Callable[[str], str], near: float | None
 ) -> tuple[dict[str, str], list[Leak]]:
-    """For each group the group that decides for it, and the leaks this prevents."""
-    first: dict[str, Example] = {}
+    """For each group the group that decides for it, and the pairs that stood in two parts."""
     parent: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -96,19 +145,41 @@ def _join_alike(
         return group
 
     leaks: list[Leak] = []
-    for example in examples:
-        same = first.setdefault(normal_question(example), example)
-        ours, theirs = root(example.group), root(same.group)
+    for kind, example, other in _alike(examples, near):
+        ours, theirs = root(example.group), root(other.group)
         if ours == theirs:
             continue
-        here, there = _part(ours, config), _part(theirs, config)
+        here, there = part_of(ours), part_of(theirs)
         if here != there:
-            leaks.append(Leak("same question in another group", example.id, same.id, there))
+            leaks.append(Leak(kind, example.id, other.id, there))
         parent[ours] = theirs
     return {e.group: root(e.group) for e in examples}, leaks
 
 
-def _require_enough(split: Split, config: DataConfig) -> None:
+def _alike(
+    examples: Sequence[Example], near: float | None
+) -> Iterator[tuple[str, Example, Example]]:
+    """(kind, row, an earlier one whose question is the same or nearly so)."""
+    first: dict[str, Example] = {}
+    longer: dict[str, Example] = {}
+    for example in examples:
+        question = normal_question(example)
+        same = first.setdefault(question, example)
+        if same is not example:
+            yield "same question in another group", example, same
+        elif near is not None and question.count(" ") >= NEAR_WORDS - 1:
+            longer[question] = example
+    if near is None or len(longer) < 2:
+        return
+    rows = list(longer.values())
+    with NearRows(near) as index:
+        for question in longer:
+            index.add(question)
+        for row, other, _ in index.matches(drop=False):
+            yield "near-duplicate question in another group", rows[row], rows[other]
+
+
+def _require_enough(split: Split, config: DataConfig, given: bool) -> None:
     groups: dict[str, set[str]] = defaultdict(set)
     for name in PARTS:
         groups[name] = {e.group for e in split.part(name)}
@@ -117,14 +188,21 @@ def _require_enough(split: Split, config: DataConfig) -> None:
             raise DataError(
                 f"the {name} part got no rows: there are only {total} groups in all. Add rows, "
                 "change data.dev and data.test, or take another data.seed."
+                if not given
+                else f"{config.path}: the {name} part has no rows. Prepare the data again."
             )
-    if len(groups["test"]) < config.min_test_groups:
-        share = config.test
-        needed = round(config.min_test_groups / share)
-        raise DataError(
-            f"the test part has {len(groups['test'])} independent groups; at least "
-            f"{config.min_test_groups} are needed for a verdict. Add rows (about {needed} groups "
-            f"in all at data.test = {share:g}), raise data.test, or set data.min_test_groups = "
-            f"{len(groups['test'])} to go on without one: the report will say that it proves "
-            "nothing."
-        )
+    if len(groups["test"]) >= config.min_test_groups:
+        return
+    share = config.test
+    needed = round(config.min_test_groups / share)
+    more = (
+        "Put more rows into it"
+        if given
+        else f"Add rows (about {needed} groups in all at data.test = {share:g}), raise data.test"
+    )
+    raise DataError(
+        f"the test part has {len(groups['test'])} independent groups; at least "
+        f"{config.min_test_groups} are needed for a verdict. {more}, or set "
+        f"data.min_test_groups = {len(groups['test'])} to go on without one: the report will say "
+        "that it proves nothing."
+    )

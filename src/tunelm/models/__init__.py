@@ -9,12 +9,42 @@ if TYPE_CHECKING:
     from tunelm.config import ModelConfig
     from tunelm.models.base import ChatModel
 
+ENDPOINTS = {
+    "openai": "https://api.openai.com/v1",
+    "ollama": "http://127.0.0.1:11434/v1",
+}
+"""What stands before the slash in `openai/NAME` -> the endpoint that has the model NAME."""
+
 
 def open_model(config: ModelConfig, adapter: Path | None = None) -> ChatModel:
     """The model a config names, with an adapter on it if one is given.
 
+    A name such as `ollama/llama3.2` is that of a model behind an API, unless a folder of that
+    name is here; one that may cost money is refused (see tunelm.models.remote.open_remote).
+
     Raises ModelError when it cannot be loaded, PrerequisiteError when an extra is missing.
     """
+    if found := remote_name(config.base):
+        from tunelm.errors import ModelError
+        from tunelm.models.remote import open_remote
+
+        if adapter is not None:
+            raise ModelError(f"{adapter}: {config.base} is behind an API and takes no adapter.")
+        return open_remote(found[0], found[1])
     from tunelm.models.local import open_local
 
     return open_local(config, adapter)
+
+
+def remote_name(name: str) -> tuple[str, str] | None:
+    """(model, base_url) of `openai/NAME` or `ollama/NAME`; None for every other name.
+
+    >>> remote_name("ollama/llama3.2:1b")
+    ('llama3.2:1b', 'http://127.0.0.1:11434/v1')
+    >>> remote_name("tunelm-nano") is None
+    True
+    """
+    provider, slash, model = name.partition("/")
+    if not slash or not model or provider not in ENDPOINTS or Path(name).exists():
+        return None
+    return model, ENDPOINTS[provider]

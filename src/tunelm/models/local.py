@@ -14,13 +14,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tunelm.config import ModelConfig
 from tunelm.errors import ModelError
 from tunelm.models.decoding import Row, decode
 from tunelm.models.loading import load_base, require_torch, resolve_base
-from tunelm.models.render import encode_prompt
+from tunelm.models.render import encode_prompt, is_text
+from tunelm.models.rolling import Window, logprobs_of, windows
 from tunelm.types import (
     ZERO_USAGE,
     Completion,
@@ -102,24 +101,30 @@ class LocalModel:
                     sent = ready
         yield Delta(row.text[len(sent) :], row.finish, _usage(row))
 
-    @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[tuple[Message, ...], str]]) -> list[TokenLogprobs]:
-        """See ChatModel. Raises ModelError for a pair longer than the context."""
-        scored: list[TokenLogprobs] = []
+        """See ChatModel. Running text may be longer than the context: see `models.rolling`.
+
+        Raises ModelError for a chat and its answer that are longer than the context.
+        """
+        cuts: list[list[Window]] = []
         for prompt, text in pairs:
             head = encode_prompt(self.tokenizer, prompt)
             tail = list(self.tokenizer.encode(text, add_special_tokens=False))
-            if len(head) + len(tail) > self.max_length:
+            if len(head) + len(tail) > self.max_length and not (is_text(prompt) and len(head) == 1):
                 raise ModelError(
                     f"prompt and text have {len(head) + len(tail)} tokens; the context is "
                     f"{self.max_length}."
                 )
-            with self._lock:
-                ids = torch.tensor([head + tail], device=self.model.device)
-                logits = self.model(input_ids=ids).logits[0, len(head) - 1 : -1].float()
-            logprobs = logits.log_softmax(-1).gather(-1, ids[0, len(head) :, None])[:, 0]
-            tokens = self.tokenizer.convert_ids_to_tokens(tail)
-            scored.append(TokenLogprobs(tuple(tokens), tuple(logprobs.tolist())))
+            cuts.append(windows(tail, head, self.max_length))
+        with self._lock:
+            flat = [window for cut in cuts for window in cut]
+            found = iter(logprobs_of(self.model, flat, self.tokenizer.pad_token_id))
+        scored: list[TokenLogprobs] = []
+        for cut in cuts:
+            logprobs = tuple(p for _ in cut for p in next(found))
+            tokens = [t for window in cut for t in window.targets]
+            names = self.tokenizer.convert_ids_to_tokens(tokens)
+            scored.append(TokenLogprobs(tuple(names), logprobs))
         return scored
 
     def _run_waiting(self, alone: bool) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from tunelm.models.base import ChatModel
+from tunelm.models.render import is_text
 from tunelm.types import Completion, Delta, Message, Request, TokenLogprobs
 
 
@@ -26,6 +27,8 @@ class PromptedModel:
     def render(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The exact messages the inner model gets."""
         rest = tuple(messages)
+        if is_text(rest):
+            return rest
         if rest and rest[0].role == "system":
             head, rest = (rest[0],), rest[1:]
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.report import spending
+from tunelm.report.curation import forgetting, settings_of, source_of
 from tunelm.report.evidence import (
     RULE,
     Answers,
@@ -24,7 +25,6 @@ from tunelm.report.markdown import markdown_page
 from tunelm.report.read import RouteRun, Run, read_run
 from tunelm.report.verdict import sentences, warnings_of
 from tunelm.rundir import SCHEMA_VERSION, write_json, write_text
-from tunelm.scoring.metrics import METRICS
 
 Report = dict[str, Any]
 
@@ -68,10 +68,13 @@ def build_report(run: Path) -> Report:
         "versions": found.config.get("versions"),
         "metrics": {
             name: {"description": metric.description, "scale": metric.scale}
-            for name, metric in METRICS.items()
+            for name, metric in found.metrics.items()
         },
+        "source": source_of(found),
         "split": _split(found),
+        "settings": settings_of(found),
         "routes": routes,
+        "forgetting": forgetting(found, baseline),
         "pairs": pairs,
         "mde": smallest_difference(pairs, found.primary, winner, rival),
         "winner": {"name": winner, "rule": RULE.format(metric=found.primary)},

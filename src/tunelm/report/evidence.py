@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelm.report.read import RouteRun, Run, SeedRun
-from tunelm.scoring.metrics import METRICS, Metric, get_metric, row_statistics
+from tunelm.scoring.metrics import Metric, get_metric, row_statistics, score_row
 from tunelm.scoring.statistics import (
     ALPHA,
     POWER,
@@ -23,7 +23,7 @@ from tunelm.scoring.statistics import (
     paired,
     verdict,
 )
-from tunelm.types import Example, Outcome
+from tunelm.types import Example, Outcome, Prediction
 
 Array = NDArray[np.float64]
 
@@ -49,6 +49,7 @@ class Answers:
     """
 
     route: RouteRun
+    metrics: Mapping[str, Metric]
     examples: Sequence[Example]
     stats: Mapping[str, Array]
     as_wrong: Mapping[str, Array]
@@ -65,8 +66,7 @@ def answers_of(run: Run, route: RouteRun, part: str) -> Answers:
     examples = run.parts[part]
     stats: dict[str, Array] = {}
     as_wrong: dict[str, Array] = {}
-    failed = 0
-    for name, metric in METRICS.items():
+    for name, metric in run.metrics.items():
         rows = np.array(
             [row_statistics(metric, examples, seed.predictions[part]) for seed in route.finished]
         )
@@ -76,19 +76,21 @@ def answers_of(run: Run, route: RouteRun, part: str) -> Answers:
             wrong[seed, row] = _wrong(metric, examples[row])
         rows[:, missing.any(axis=0)] = math.nan
         stats[name], as_wrong[name] = rows, wrong
-        failed = int(missing.any(axis=0).sum())
-    return Answers(route, examples, stats, as_wrong, failed)
+    failed = sum(any(s.outputs[part].get(e.id) is None for s in route.finished) for e in examples)
+    return Answers(route, run.metrics, examples, stats, as_wrong, failed)
 
 
 def _wrong(metric: Metric, example: Example) -> tuple[float, ...]:
-    """Statistics of a row that got no answer, counted as wrong."""
+    """Statistics of a row that got no answer, counted as wrong; a likelihood has no wrong."""
+    if metric.lower_is_better:
+        return (math.nan,) * metric.width
     return (0.0, 1.0) if metric.per_row else metric.statistics("", example)
 
 
 def interval_scores(answers: Answers) -> dict[str, dict[str, Any]]:
     """Each metric's value with its interval, n and signature."""
     scores: dict[str, dict[str, Any]] = {}
-    for name, metric in METRICS.items():
+    for name, metric in answers.metrics.items():
         found = interval(
             answers.stats[name],
             answers.groups,
@@ -110,14 +112,13 @@ def interval_scores(answers: Answers) -> dict[str, dict[str, Any]]:
 
 def dev_scores(answers: Answers) -> dict[str, dict[str, Any]]:
     """Each metric's value on dev, over scored rows and with failed rows as wrong."""
-    n = len(answers.examples) - answers.failed
     return {
         name: {
             "value": _value(metric, answers.stats[name]),
             "value_failed_as_wrong": _value(metric, answers.as_wrong[name]),
-            "n": n,
+            "n": int((~np.isnan(answers.stats[name]).any(axis=(0, 2))).sum()),
         }
-        for name, metric in METRICS.items()
+        for name, metric in answers.metrics.items()
     }
 
 
@@ -146,6 +147,11 @@ def choose_winner(
 
     Takes the report's routes. A route whose tokens an answer are unknown loses a tie.
     """
+    sign = -1.0 if get_metric(primary).lower_is_better else 1.0
+
+    def on_dev(route: Mapping[str, Any]) -> float:
+        return sign * route["scores_dev"][primary]["value_failed_as_wrong"]
+
     left = [
         route
         for route in routes
@@ -155,12 +161,8 @@ def choose_winner(
     ]
     order: list[str] = []
     while left and len(order) < 2:
-        best = max(route["scores_dev"][primary]["value_failed_as_wrong"] for route in left)
-        tied = [
-            route
-            for route in left
-            if route["scores_dev"][primary]["value_failed_as_wrong"] >= best - TIE
-        ]
+        best = max(on_dev(route) for route in left)
+        tied = [route for route in left if on_dev(route) >= best - TIE]
         chosen = min(tied, key=_dev_tokens)
         order.append(chosen["name"])
         left.remove(chosen)
@@ -181,14 +183,16 @@ def compare_pairs(answers: Sequence[Answers], primary: str) -> list[dict[str, An
     that are no controls; every other pair's verdict comes from its own p.
     """
     pairs: list[dict[str, Any]] = []
-    for name in [primary, *(m for m in METRICS if m != primary)]:
+    metrics = answers[0].metrics if answers else {}
+    for name in [primary, *(m for m in metrics if m != primary)]:
         pairs += [_pair(*_oriented(x, y), name, primary) for x, y in combinations(answers, 2)]
     family = [pair for pair in pairs if pair["family"]]
     for pair, adjusted in zip(family, holm([pair["p"] for pair in family]), strict=True):
         pair["p_holm"] = adjusted
     for pair in pairs:
         p = pair["p_holm"] if pair["family"] else pair["p"]
-        pair["verdict"] = verdict(pair["diff"], p)
+        sign = -1.0 if get_metric(pair["metric"]).lower_is_better else 1.0
+        pair["verdict"] = verdict(None if pair["diff"] is None else sign * pair["diff"], p)
         pair["note"] = _note(pair, primary)
     return pairs
 
@@ -298,12 +302,12 @@ def find_pair(
 def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
     """Test rows on which A beat B most, and lost most: one of a group, up to SHOWN each.
 
-    By the primary metric, or token F1 where that has no value for a row; both routes' first
-    common seed.
+    By the primary metric, or where that has no value for a row by token F1, of texts by bits
+    per byte; both routes' first common seed.
     """
     metric = get_metric(run.primary)
     if not metric.per_row:
-        metric = get_metric("token_f1")
+        metric = run.metrics.get("token_f1") or get_metric("bits_per_byte")
     both = {s.seed: s for s in a.finished}, {s.seed: s for s in b.finished}
     common = sorted(both[0].keys() & both[1].keys())
     # A route that ignores its seed is run with the first one only.
@@ -312,7 +316,7 @@ def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for example in run.parts["test"]:
         sides = [
-            _side(metric, example, s.outputs["test"].get(example.id)) for s in (seed_a, seed_b)
+            _side(metric, example, s.by_example["test"].get(example.id)) for s in (seed_a, seed_b)
         ]
         if None in (sides[0]["value"], sides[1]["value"]):
             continue
@@ -329,8 +333,10 @@ def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
                 "diff": sides[0]["value"] - sides[1]["value"],
             }
         )
-    won = sorted((r for r in rows if r["diff"] > TIE), key=lambda r: -r["diff"])
-    lost = sorted((r for r in rows if r["diff"] < -TIE), key=lambda r: r["diff"])
+    sign = -1.0 if metric.lower_is_better else 1.0
+    gain = {id(r): sign * r["diff"] for r in rows}
+    won = sorted((r for r in rows if gain[id(r)] > TIE), key=lambda r: -gain[id(r)])
+    lost = sorted((r for r in rows if gain[id(r)] < -TIE), key=lambda r: gain[id(r)])
     return {
         "a": a.name,
         "b": b.name,
@@ -346,9 +352,9 @@ def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
     }
 
 
-def _side(metric: Metric, example: Example, output: str | None) -> dict[str, Any]:
-    value = None if output is None else finite(metric.row_value(output, example))
-    return {"output": output, "value": value}
+def _side(metric: Metric, example: Example, prediction: Prediction | None) -> dict[str, Any]:
+    value = finite(score_row(metric, example, prediction).value)
+    return {"output": prediction and prediction.output, "value": value}
 
 
 def _one_a_group(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

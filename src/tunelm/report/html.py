@@ -39,6 +39,7 @@ def html_page(report: Report) -> str:
         metric=metric,
         scale=words.scale_of(report, metric),
         scale_of=lambda name: words.scale_of(report, name),
+        unit=words.unit_of(report, metric),
         points=words.points,
         signed=words.signed,
         between=words.between,
@@ -63,10 +64,11 @@ def _tone(report: Report) -> str:
 def _routes_plot(report: Report) -> dict[str, Any]:
     """A strip for each scored route, on one axis, with the baseline's value marked."""
     metric = report["task"]["primary_metric"]
-    factor = 100 / words.scale_of(report, metric)
+    scale = words.scale_of(report, metric)
+    factor = _factor(scale)
     shown = [r for r in report["routes"] if r["scores"] is not None]
     scores = {r["name"]: r["scores"][metric] for r in shown}
-    axis = axis_for(_known(scores.values(), "value", factor), 0, 100)
+    axis = axis_for(_known(scores.values(), "value", factor), 0, 100 if scale else None)
     base = scores[report["baseline"]]["value"] if report["baseline"] else None
     rows: list[dict[str, Any]] = []
     for route in shown:
@@ -78,8 +80,8 @@ def _routes_plot(report: Report) -> dict[str, Any]:
                 "name": route["name"],
                 "control": route["control"],
                 "winner": kind == "winner",
-                "value": words.points(value, 100.0),
-                "interval": words.between(low, high, 100.0),
+                "value": words.points(score["value"], scale),
+                "interval": words.between(score["ci_low"], score["ci_high"], scale),
                 "svg": strip(
                     axis,
                     value,
@@ -87,7 +89,7 @@ def _routes_plot(report: Report) -> dict[str, Any]:
                     high,
                     "control" if route["control"] else kind,
                     _times(base, factor),
-                    f"{route['name']}: {words.points(value, 100.0)}",
+                    f"{route['name']}: {words.points(score['value'], scale)}",
                 ),
             }
         )
@@ -97,7 +99,8 @@ def _routes_plot(report: Report) -> dict[str, Any]:
 def _pairs_plot(report: Report) -> dict[str, Any]:
     """A strip for each pair that the verdict turns on, the winner's first and seen from it."""
     metric, winner = report["task"]["primary_metric"], report["winner"]["name"]
-    factor = 100 / words.scale_of(report, metric)
+    scale = words.scale_of(report, metric)
+    factor = _factor(scale)
     pairs = [p for p in report["pairs"] if _is_shown(report, p)]
     seen = [
         (winner in (p["a"], p["b"]) and find_pair([p], metric, winner, _other(p, winner))) or p
@@ -109,9 +112,14 @@ def _pairs_plot(report: Report) -> dict[str, Any]:
     for pair in seen:
         diff, low, high = (_times(pair[key], factor) for key in ("diff", "ci_low", "ci_high"))
         kind = pair["verdict"].split()[0]
-        label = f"{pair['a']} less {pair['b']}: {words.signed(diff, 100.0)}"
+        label = f"{pair['a']} less {pair['b']}: {words.signed(pair['diff'], scale)}"
         rows.append({"pair": pair, "svg": strip(axis, diff, low, high, kind, 0.0, label)})
     return {"rows": rows, "scale": scale_strip(axis, sign=True)}
+
+
+def _factor(scale: float | None) -> float:
+    """From a metric's own value to what the axis shows."""
+    return 1.0 if scale is None else 100 / scale
 
 
 def _is_shown(report: Report, pair: Mapping[str, Any]) -> bool:
@@ -136,7 +144,7 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def _signed_between(pair: Mapping[str, Any], scale: float) -> str | Markup:
+def _signed_between(pair: Mapping[str, Any], scale: float | None) -> str | Markup:
     if pair["ci_low"] is None:
         return words.UNKNOWN
     return f"{words.signed(pair['ci_low'], scale)} to {words.signed(pair['ci_high'], scale)}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tunelm.report.words import (
+    between,
     count,
     p_cell,
     points,
@@ -14,6 +15,7 @@ from tunelm.report.words import (
     scale_of,
     signed,
     table,
+    unit_of,
     usage_rows,
 )
 
@@ -31,9 +33,10 @@ def markdown_page(report: Report) -> str:
         *_warnings(report),
         "## Routes",
         _table(table(report)),
-        f"Points of {report['task']['primary_metric']}; the interval is by independent group.",
+        _unit_note(report),
         "### Every metric, on the test rows",
         _table(_metrics(report)),
+        *_forgetting(report),
         "## Pairs",
         _table(_pairs(report)),
         *_examples(report),
@@ -44,7 +47,10 @@ def markdown_page(report: Report) -> str:
         _table(_forecasts(report)),
         "## The prompt each route used, for the first test row",
         *_prompts(report),
+        "## Settings of each route",
+        _table(_settings(report)),
         "## Data and split",
+        _source(report),
         _table(_split(report)),
         _leaks(report),
     ]
@@ -54,6 +60,11 @@ def markdown_page(report: Report) -> str:
 def _about(report: Report) -> str:
     base = (report["base"] or {}).get("name", "unknown")
     return f"Base model {_inline(base)}, made {report['created']} by tunelm {report['tunelm']}."
+
+
+def _unit_note(report: Report) -> str:
+    unit = unit_of(report, report["task"]["primary_metric"])
+    return f"In {unit}; the interval is by independent group."
 
 
 def _warnings(report: Report) -> list[str]:
@@ -79,7 +90,7 @@ def _pairs(report: Report) -> list[dict[str, str]]:
         {
             "pair": f"{pair['a']} - {pair['b']}",
             "metric": pair["metric"],
-            "points": signed(pair["diff"], scale := scale_of(report, pair["metric"])),
+            "difference": signed(pair["diff"], scale := scale_of(report, pair["metric"])),
             "95% interval": _signed(pair["ci_low"], pair["ci_high"], scale),
             "p": p_cell(pair["p"]),
             "p, Holm": p_cell(pair["p_holm"]) if pair["family"] else "-",
@@ -91,7 +102,7 @@ def _pairs(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def _signed(low: float | None, high: float | None, scale: float) -> str:
+def _signed(low: float | None, high: float | None, scale: float | None) -> str:
     if low is None or high is None:
         return "unknown"
     return f"{signed(low, scale)} to {signed(high, scale)}"
@@ -105,14 +116,15 @@ def _examples(report: Report) -> list[str]:
         f"## Wins and losses: {_inline(shown['a'])} against {_inline(shown['b'])}",
         _tally(shown),
     ]
+    scale = scale_of(report, shown["metric"])
     for name, title in (("wins", "Win"), ("losses", "Loss")):
         for row in shown[name]:
             blocks += [
                 f"### {title}: {_inline(row['id'])}",
                 _fenced(
                     f"question: {row['question']}\ngold: {row['gold'][0]}\n"
-                    f"{shown['a']} ({points(row['a']['value'])}): {row['a']['output']}\n"
-                    f"{shown['b']} ({points(row['b']['value'])}): {row['b']['output']}"
+                    f"{shown['a']} ({points(row['a']['value'], scale)}): {row['a']['output']}\n"
+                    f"{shown['b']} ({points(row['b']['value'], scale)}): {row['b']['output']}"
                 ),
             ]
     return blocks
@@ -162,6 +174,39 @@ def _prompts(report: Report) -> list[str]:
         text = "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in route["prompt"])
         blocks += [f"### {_inline(route['name'])}", _fenced(text)]
     return blocks
+
+
+def _forgetting(report: Report) -> list[str]:
+    if not report["forgetting"]:
+        return []
+    rows = [
+        {
+            "route": row["route"],
+            "bits per byte": points(row["value"], None),
+            "95% interval": between(row["ci_low"], row["ci_high"], None),
+            "texts": count(row["n"]),
+            "change from baseline": signed(row["change"], None) if row["change"] else "-",
+            "95% interval of the change": _signed(row["change_low"], row["change_high"], None)
+            if row["change"]
+            else "-",
+        }
+        for row in report["forgetting"]
+    ]
+    return ["## Forgetting: the neutral texts", _table(rows), "More bits: some was forgotten."]
+
+
+def _settings(report: Report) -> list[dict[str, str]]:
+    return [
+        {"route": name, "settings": ", ".join(f"{k} {v}" for k, v in settings.items()) or "none"}
+        for name, settings in report["settings"].items()
+    ]
+
+
+def _source(report: Report) -> str:
+    source = report["source"]
+    counts = ", ".join(f"{n:,} {status}" for status, n in source["ledger"].items())
+    lines = f" ({source['lines']:,} lines of text)" if source["lines"] else ""
+    return _inline(f"From {source['file']}: {source['rows']:,} rows{lines}: {counts}.")
 
 
 def _split(report: Report) -> list[dict[str, str]]:

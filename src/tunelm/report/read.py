@@ -12,10 +12,15 @@ from typing import Any, cast
 
 from tunelm.errors import RunDirError
 from tunelm.rundir import SCHEMA_VERSION, read_json
+from tunelm.scoring.continuation import as_continuation
+from tunelm.scoring.metrics import Metric, metrics_for
 from tunelm.types import Example, Prediction
 
 EVALUATED = ("dev", "test")
 """The parts on which every route answers."""
+
+NEUTRAL = "neutral"
+"""The texts on which a text task's routes are scored too, to see what was forgotten."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,15 @@ class SeedRun:
         return self.fit.get("status") == "done"
 
     @cached_property
+    def by_example(self) -> dict[str, dict[str, Prediction]]:
+        """{part: {example id: its prediction}}."""
+        return {part: {p.example_id: p for p in rows} for part, rows in self.predictions.items()}
+
+    @cached_property
     def outputs(self) -> dict[str, dict[str, str | None]]:
         """{part: {example id: output, None where it failed}}."""
         return {
-            part: {p.example_id: p.output for p in rows} for part, rows in self.predictions.items()
+            part: {i: p.output for i, p in rows.items()} for part, rows in self.by_example.items()
         }
 
 
@@ -90,12 +100,19 @@ class Run:
     split: Mapping[str, Any]
     parts: Mapping[str, list[Example]]
     ledger: Mapping[str, int]
+    lines: int | None
+    """Lines of running text that were kept; None where the rows are no texts."""
     routes: tuple[RouteRun, ...] = field(default=())
 
     @property
     def task(self) -> dict[str, Any]:
         """The `[task]` section."""
         return self.config["config"]["task"]
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of this kind of task."""
+        return metrics_for(self.task["kind"])
 
     @property
     def primary(self) -> str:
@@ -123,24 +140,31 @@ def read_run(path: Path) -> Run:
                 "Take it up again with --resume."
             )
     split = cast(dict[str, Any], read_json(path / "split.json"))
-    parts, ledger = _rows(path / "rows.jsonl", split)
+    parts, ledger, lines = _rows(path / "rows.jsonl", split)
     names = config["config"]["compare"]["routes"]
     routes = tuple(_route(path, name, config["config"]["routes"][name]) for name in names)
-    return Run(path, config, split, parts, ledger, routes)
+    return Run(path, config, split, parts, ledger, lines or None, routes)
 
 
-def _rows(path: Path, split: Mapping[str, Any]) -> tuple[dict[str, list[Example]], dict[str, int]]:
-    """The rows of each evaluated part in the split's order, and how many rows had each status."""
+def _rows(
+    path: Path, split: Mapping[str, Any]
+) -> tuple[dict[str, list[Example]], dict[str, int], int]:
+    """The rows of each evaluated part in the split's order, how many rows had each status, and
+    the lines of running text among those kept.
+    """  # noqa: D205
     wanted = {i: part for part in EVALUATED for i in split["parts"][part]["ids"]}
     found: dict[str, Example] = {}
     ledger: Counter[str] = Counter()
+    lines = 0
     with path.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             ledger[row["status"]] += 1
             example = row["example"]
+            if example and not example["messages"]:
+                lines += example["answers"][0].count("\n") + 1
             if example and row["part"] == wanted.get(example["id"], ""):
-                found[example["id"]] = Example.from_json(example)
+                found[example["id"]] = as_continuation(Example.from_json(example))
     missing = [i for i in wanted if i not in found]
     if missing:
         raise RunDirError(
@@ -148,7 +172,7 @@ def _rows(path: Path, split: Mapping[str, Any]) -> tuple[dict[str, list[Example]
             "The files of this run do not belong together."
         )
     parts = {part: [found[i] for i in split["parts"][part]["ids"]] for part in EVALUATED}
-    return parts, dict(ledger)
+    return parts, dict(ledger), lines
 
 
 def _route(run: Path, name: str, settings: Mapping[str, Any]) -> RouteRun:
@@ -160,7 +184,7 @@ def _route(run: Path, name: str, settings: Mapping[str, Any]) -> RouteRun:
 
 
 def _seed(folder: Path, number: int) -> SeedRun:
-    predictions: dict[str, list[Prediction]] = {part: [] for part in EVALUATED}
+    predictions: dict[str, list[Prediction]] = {part: [] for part in (*EVALUATED, NEUTRAL)}
     path = folder / "predictions.jsonl"
     if path.is_file():
         with path.open(encoding="utf-8") as file:  # outputs may hold what splitlines splits at

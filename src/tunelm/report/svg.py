@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-STEPS = (1, 2, 5, 10, 20, 25, 50)
-"""Distances between ticks, in points."""
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 25, 50)
+"""Distances between ticks, in points, or in a metric's own unit."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def axis_for(values: list[float], floor: float | None = None, most: float | None
     last = last if most is None else min(last, most)
     if first == last:
         last, first = (last, first - step) if last == most else (last + step, first)
-    ticks = tuple(first + i * step for i in range(int((last - first) / step) + 1))
+    ticks = tuple(round(first + i * step, 9) for i in range(round((last - first) / step) + 1))
     return Axis(first, last, ticks)
 
 

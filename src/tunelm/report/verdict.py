@@ -7,9 +7,12 @@ from typing import Any
 
 from tunelm.config import MIN_TEST_GROUPS
 from tunelm.report.evidence import find_pair, only_alone
-from tunelm.report.words import between, count, p_text, points, route_of, scale_of, signed
+from tunelm.report.words import between, count, p_text, points, route_of, scale_of, signed, unit_of
 
 Report = Mapping[str, Any]
+
+FEW_LINES = 10_000
+"""Of text; the usual least for adapting a model to a domain."""
 
 
 def sentences(report: Report) -> list[str]:
@@ -85,7 +88,8 @@ def _test_score(report: Report, winner: str) -> str:
     metric = report["task"]["primary_metric"]
     score, scale = route_of(report, winner)["scores"][metric], scale_of(report, metric)
     text = (
-        f"On the test rows {winner} scores {points(score['value'], scale)} points of {metric} "
+        f"On the test rows {winner} scores {points(score['value'], scale)} "
+        f"{unit_of(report, metric)} "
         f"(95% interval {between(score['ci_low'], score['ci_high'], scale)}; {score['n']} rows "
         f"in {score['n_groups']} independent groups)."
     )
@@ -107,13 +111,17 @@ def _difference(report: Report, pair: Mapping[str, Any]) -> str:
     scale = scale_of(report, pair["metric"])
     more = "more" if pair["diff"] >= 0 else "less"
     return (
-        f"That is {points(abs(pair['diff']), scale)} points {more} than {pair['b']} on the same "
-        f"{pair['n']} rows (95% interval of the difference "
+        f"That is {points(abs(pair['diff']), scale)} {_unit(scale)}{more} than {pair['b']} on the "
+        f"same {pair['n']} rows (95% interval of the difference "
         f"{_signed_interval(pair, scale)}; {_tested(report, pair)})."
     )
 
 
-def _signed_interval(pair: Mapping[str, Any], scale: float) -> str:
+def _unit(scale: float | None) -> str:
+    return "" if scale is None else "points "
+
+
+def _signed_interval(pair: Mapping[str, Any], scale: float | None) -> str:
     if pair["ci_low"] is None:
         return "unknown"
     return f"{signed(pair['ci_low'], scale)} to {signed(pair['ci_high'], scale)}"
@@ -150,8 +158,8 @@ def _runner_up(report: Report, winner: str) -> str | None:
         return None
     scale = scale_of(report, metric)
     facts = (
-        f"{signed(pair['diff'], scale)} points, 95% interval {_signed_interval(pair, scale)}, "
-        f"{_tested(report, pair)}"
+        f"{signed(pair['diff'], scale)}{' points' if scale else ''}, 95% interval "
+        f"{_signed_interval(pair, scale)}, {_tested(report, pair)}"
     )
     if pair["verdict"] == "not distinguishable":
         return (
@@ -172,9 +180,10 @@ def _smallest(report: Report) -> str:
     mde = report["mde"]
     if mde["value"] is None:
         return f"How small a difference this test set could show is unknown: {mde['reason']}."
+    scale = scale_of(report, mde["metric"])
     return (
         f"Between {mde['a']} and {mde['b']} this test set finds a true difference of "
-        f"{points(mde['value'], scale_of(report, mde['metric']))} points four times in five "
+        f"{points(mde['value'], scale)} {_unit(scale)}four times in five "
         "(before correction for several tests); smaller ones it often misses."
     )
 
@@ -184,7 +193,7 @@ def _chosen(report: Report, winner: str) -> str:
     dev = route_of(report, winner)["scores_dev"][metric]
     value = points(dev["value_failed_as_wrong"], scale_of(report, metric))
     return (
-        f"The winner was chosen on the dev rows ({value} points on "
+        f"The winner was chosen on the dev rows ({value} {_unit(scale_of(report, metric))}on "
         f"{report['split']['dev']['rows']} rows), never on the test rows."
     )
 
@@ -209,6 +218,26 @@ def warnings_of(report: Report) -> list[str]:
     warned += _failures(report)
     warned += _disagreements(report)
     warned += _rows_and_looks(report)
+    warned += _texts(report)
+    return warned
+
+
+def _texts(report: Report) -> list[str]:
+    """What concerns running text only: too little of it, and what was forgotten."""
+    warned: list[str] = []
+    lines = report["source"]["lines"]
+    if lines is not None and lines < FEW_LINES:
+        warned.append(
+            f"There are only {lines:,} lines of text. With fewer than {FEW_LINES:,} a model "
+            "mostly learns them by heart; expect little on texts of the domain it has not seen."
+        )
+    for row in report["forgetting"]:
+        if row["change_low"] is not None and row["change_low"] > 0:
+            warned.append(
+                f"{row['route']} forgot some of what the base model knew: "
+                f"{points(row['change'], None)} bits per byte more on {row['n']} neutral texts "
+                f"(95% interval {between(row['change_low'], row['change_high'], None)})."
+            )
     return warned
 
 
@@ -226,8 +255,8 @@ def _control_warnings(report: Report) -> list[str]:
             why = f"training on shuffled answers {does}, so what was gained may be form only"
         diff = signed(pair["diff"], scale_of(report, metric)) if pair else "unknown"
         warned.append(
-            f"{winner} is not shown to be better than the control {name} ({diff} points of "
-            f"{metric}): as far as these rows show, {why}."
+            f"{winner} is not shown to be better than the control {name} ({diff} "
+            f"{unit_of(report, metric)}): as far as these rows show, {why}."
         )
     return warned
 
@@ -284,7 +313,7 @@ def _failures(report: Report) -> list[str]:
 def _disagreements(report: Report) -> list[str]:
     return [
         f"{pair['a']} against {pair['b']} on {pair['metric']}: the interval "
-        f"({_signed_interval(pair, scale_of(report, pair['metric']))} points) and the test "
+        f"({_signed_interval(pair, scale_of(report, pair['metric']))}) and the test "
         f"({p_text(pair['p'])}) point different ways. It is a borderline case: take the "
         "verdict as open."
         for pair in report["pairs"]

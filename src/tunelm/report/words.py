@@ -12,26 +12,30 @@ UNKNOWN = "unknown"
 Report = Mapping[str, Any]
 
 
-def points(value: float | None, scale: float = 1.0) -> str:
+def points(value: float | None, scale: float | None = 1.0) -> str:
     """A score on a scale of 100, one decimal: metrics of 0..1 and sacrebleu's alike.
 
-    >>> points(0.7823), points(34.56, scale=100.0), points(None)
-    ('78.2', '34.6', 'unknown')
+    A metric without a best value (scale None) is written as it is, with three decimals.
+
+    >>> points(0.7823), points(34.56, scale=100.0), points(None), points(1.23456, None)
+    ('78.2', '34.6', 'unknown', '1.235')
     """
+    if scale is None:
+        return UNKNOWN if value is None else f"{value + 0.0:.3f}".replace("-0.000", "0.000")
     return UNKNOWN if value is None else f"{value * 100 / scale + 0.0:.1f}".replace("-0.0", "0.0")
 
 
-def signed(value: float | None, scale: float = 1.0) -> str:
+def signed(value: float | None, scale: float | None = 1.0) -> str:
     """A difference in points, with its sign.
 
     >>> signed(0.031), signed(-0.2), signed(0.00001)
     ('+3.1', '-20.0', '0.0')
     """
     text = points(value, scale)
-    return f"+{text}" if value is not None and value > 0 and text != "0.0" else text
+    return f"+{text}" if value is not None and value > 0 and text.strip("0.") else text
 
 
-def between(low: float | None, high: float | None, scale: float = 1.0) -> str:
+def between(low: float | None, high: float | None, scale: float | None = 1.0) -> str:
     """An interval in points.
 
     >>> between(0.741, 0.8), between(None, None)
@@ -106,9 +110,14 @@ def _size(size: float) -> str:
     return f"{size:.0f} bytes"
 
 
-def scale_of(report: Report, metric: str) -> float:
-    """The metric's best value."""
+def scale_of(report: Report, metric: str) -> float | None:
+    """The metric's best value; None where it has none, and less of it is better."""
     return report["metrics"][metric]["scale"]
+
+
+def unit_of(report: Report, metric: str) -> str:
+    """What stands behind a number of the metric."""
+    return metric if scale_of(report, metric) is None else f"points of {metric}"
 
 
 def route_of(report: Report, name: str) -> dict[str, Any]:
@@ -124,7 +133,8 @@ def failed_wholly(route: Mapping[str, Any]) -> bool:
 def table(report: Report) -> list[dict[str, str]]:
     """The routes as rows of text with the same keys each: for a terminal, or a page.
 
-    Scores are in points of the primary metric. A route without scores has its reason.
+    Scores are in points of the primary metric, or as they are where it has no best value. A
+    route without scores has its reason.
     """
     return [_row(report, route) for route in report["routes"]]
 

@@ -1,4 +1,4 @@
-"""Adapting by weights: a LoRA adapter trained on this machine, in a process of its own."""
+"""Adapting by weights: LoRA or full fine-tuning on this machine, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from tunelm.config import LocalSettings, ModelConfig
-from tunelm.errors import DataError, PrerequisiteError, RunDirError, TrainingError
+from tunelm.errors import ConfigError, DataError, PrerequisiteError, RunDirError, TrainingError
 from tunelm.models.base import ChatModel
 from tunelm.models.prompted import PromptedModel
 from tunelm.routes.base import FitContext
 from tunelm.rundir import write_text
 from tunelm.training.job import (
+    WHOLE,
     TrainingJob,
     TrainingRow,
     digest,
@@ -42,7 +43,7 @@ RESULT = "training.json"
 
 
 class LocalRoute:
-    """LoRA, rsLoRA or DoRA by PEFT. Needs the extra `local`."""
+    """LoRA, rsLoRA or DoRA by PEFT, or full fine-tuning. Needs the extra `local`."""
 
     kind = "local"
     needs: tuple[str, ...] = ()
@@ -95,7 +96,7 @@ class LocalRoute:
         return _adapted(job, folder, result)
 
     def open(self, adapted: Adapted) -> ChatModel:
-        """The base model with the adapter on it, behind the prompt it was trained with.
+        """The adapted model, behind the prompt it was trained with.
 
         Raises:
             ModelError: the base is not the one the adapter was trained on.
@@ -103,17 +104,29 @@ class LocalRoute:
         from tunelm.models.local import open_local
 
         config = ModelConfig.model_validate(adapted.base["config"])
+        if self.settings.method == "full":
+            whole = config.model_copy(
+                update={"base": str(Path(adapted.folder) / WHOLE), "revision": None}
+            )
+            return PromptedModel(open_local(whole, None), adapted.system)
         return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
 
     def _job(self, ctx: FitContext) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
         train = list(ctx.train)
         if self.settings.shuffle_answers:
             train = shuffled_answers(train, ctx.seed)
+        text = ctx.task.kind == "text"
         by_metric = self.settings.stop_on == "metric"
+        if text and (by_metric or self.settings.shuffle_answers):
+            raise ConfigError(
+                "a text task has no answers: stop_on is 'dev_loss' or 'none' there, and there is "
+                "nothing to shuffle."
+            )
         job = TrainingJob(
             model=ctx.model,
             settings=self.settings,
             seed=ctx.seed,
+            text=text,
             system=ctx.task.instructions,
             metric=ctx.metric if by_metric else None,
             max_tokens=ctx.task.max_tokens,
@@ -148,16 +161,20 @@ class LocalRoute:
 
         require_torch()
         from tunelm.models.decoding import end_tokens
-        from tunelm.training.adapter import add_adapter, load_shapes, trainable
+        from tunelm.training.adapter import load_shapes, make_trainable, trainable
         from tunelm.training.batches import epoch_batches, steps_by_epoch
-        from tunelm.training.rows import encode_rows
+        from tunelm.training.packing import pack
+        from tunelm.training.rows import encode_rows, encode_texts
 
         # first, since it looks on this machine only; the tokenizer might ask the network
         shapes = load_shapes(resolve_base(ctx.model), ctx.model.revision)
         tokenizer = load_tokenizer(ctx.model)
         job, train, _ = self._job(ctx)
-        stops = end_tokens(shapes, tokenizer)
-        rows = encode_rows(train, tokenizer, stops, ctx.model.max_length)
+        limit = ctx.model.max_length
+        if job.text:
+            rows = pack(encode_texts(train, tokenizer, limit), limit)
+        else:
+            rows = encode_rows(train, tokenizer, end_tokens(shapes, tokenizer), limit)
         lengths = [row.length for row in rows]
         steps = steps_by_epoch(lengths, self.settings, job.seed)
         tokens = sum(
@@ -166,7 +183,7 @@ class LocalRoute:
             for batch in epoch_batches(lengths, self.settings, job.seed, epoch)[:count]
             for i in batch
         )
-        parameters = trainable(add_adapter(shapes, self.settings, job.seed))
+        parameters = trainable(make_trainable(shapes, self.settings, job.seed))
         counted = {
             "trainable_parameters": sum(p.numel() for p in parameters.values()),
             "steps": sum(steps),
@@ -233,6 +250,8 @@ def shuffled_answers(rows: Sequence[Example], seed: int) -> list[Example]:
 def _row(example: Example, system: str, keep: bool = False) -> TrainingRow:
     if not example.answers:
         raise DataError(f"row {example.id} has no answer to learn from.")
+    if not example.messages:
+        return TrainingRow(example.id, (Message("text", example.answers[0]),))
     head = (Message("system", system),) if system else ()
     gold = Message("assistant", example.answers[0])
     whole = example.to_json() if keep else None

@@ -31,13 +31,16 @@ def ratio(vector: Sequence[float]) -> float:
 class Metric(ABC):
     """One metric. `scale` is the best possible value: 1, or 100 where sacrebleu uses 100.
 
+    It is None for metrics without a best value, which are given as they are, in `unit`, and
+    of which less is better.
+
     `per_row` metrics score each row by itself; the others exist for a whole corpus only.
     `width` is the length of the vector of statistics.
     """
 
     name: str
     description: str
-    scale: float
+    scale: float | None
     per_row: bool
     width: int
 
@@ -56,6 +59,17 @@ class Metric(ABC):
     @abstractmethod
     def statistics(self, output: str, example: Example) -> tuple[float, ...]:
         """Sufficient statistics of one row: `width` numbers, to be added over rows."""
+
+    def prediction_statistics(
+        self, prediction: Prediction, example: Example
+    ) -> tuple[float, ...] | None:
+        """`statistics` of a prediction; None where it failed or the model cannot tell."""
+        return None if prediction.output is None else self.statistics(prediction.output, example)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether less of it is better."""
+        return self.scale is None
 
     @property
     @abstractmethod
@@ -120,6 +134,39 @@ class _CorpusMetric(Metric):
 
     def _corpus_score(self, vector: Sequence[float]) -> float:
         return float(self._engine._compute_score_from_stats(list(vector)).score)
+
+
+@dataclass(frozen=True)
+class _Likelihood(Metric):
+    """From the probability that a model gives a text: no output is looked at."""
+
+    def signature(self, examples: Sequence[Example] = ()) -> str:
+        return f"{self.name}|windows:disjoint,rolling,context:1|prefix:bos-or-eos|log:exact"
+
+    def row_value(self, output: str, example: Example) -> None:
+        return None
+
+    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
+        return (math.nan,) * self.width
+
+    def prediction_statistics(
+        self, prediction: Prediction, example: Example
+    ) -> tuple[float, ...] | None:
+        size = prediction.scored_bytes if self.per_row else prediction.scored_tokens
+        if prediction.nll is None or not size:
+            return None
+        bits = prediction.nll / math.log(2)
+        return (bits if self.per_row else prediction.nll, float(size))
+
+    @property
+    def aggregate(self) -> Callable[[Sequence[float]], float]:
+        return ratio if self.per_row else perplexity
+
+
+def perplexity(vector: Sequence[float]) -> float:
+    """Exp of the mean from (sum of nats, number of tokens); infinite where that overflows."""
+    mean = ratio(vector)
+    return math.exp(mean) if mean < 700 else math.inf
 
 
 def _answers(metric: str, example: Example) -> tuple[str, ...]:
@@ -208,9 +255,34 @@ METRICS: Mapping[str, Metric] = {
             _Rouge(),
             f"ROUGE-L F-measure with the best reference (letters a-z and digits only); {_FORM}",
         ),
+        _Likelihood(
+            "bits_per_byte",
+            "bits the model needs for a byte of the text, whatever its tokenizer; less is better",
+            None,
+            True,
+            2,
+        ),
+        _Likelihood(
+            "token_perplexity",
+            "exp of the mean surprise at a token; comparable only with the same tokenizer; "
+            "less is better",
+            None,
+            False,
+            2,
+        ),
     )
 }
 """Every metric, by name, in the order of the report."""
+
+TEXT_METRICS = ("bits_per_byte", "token_perplexity", "bleu", "chrf")
+"""Those of running text; BLEU and chrF are those of a continuation."""
+
+
+def metrics_for(kind: str) -> dict[str, Metric]:
+    """The metrics of a kind of task, by name, in the order of the report."""
+    if kind == "text":
+        return {name: METRICS[name] for name in TEXT_METRICS}
+    return {name: m for name, m in METRICS.items() if not isinstance(m, _Likelihood)}
 
 
 def get_metric(name: str) -> Metric:
@@ -238,18 +310,20 @@ def score(
         ConfigError: an unknown metric.
         DataError: two predictions for one example, or one for an example that is not there.
     """
-    outputs = _outputs(examples, predictions)
+    found = _by_example(examples, predictions)
     scores: list[Score] = []
     for metric in map(get_metric, names):
         if metric.per_row:
-            scores += [_score_row(metric, e, outputs[e.id]) for e in examples]
+            scores += [score_row(metric, e, found[e.id]) for e in examples]
     return scores
 
 
-def _score_row(metric: Metric, example: Example, output: str | None) -> Score:
-    if output is None:
+def score_row(metric: Metric, example: Example, prediction: Prediction | None) -> Score:
+    """One row by a per-row metric; FAILED where the metric cannot be known."""
+    stats = None if prediction is None else metric.prediction_statistics(prediction, example)
+    if stats is None:
         return Score(example.id, metric.name, None, Outcome.FAILED)
-    return Score(example.id, metric.name, metric.row_value(output, example), Outcome.SCORED)
+    return Score(example.id, metric.name, metric.aggregate(stats), Outcome.SCORED)
 
 
 def row_statistics(
@@ -260,12 +334,13 @@ def row_statistics(
     One row for each example, in the same order, whatever the order of the predictions; all
     NaN where the prediction failed or is missing. Raises DataError as `score` does.
     """
-    outputs = _outputs(examples, predictions)
+    found = _by_example(examples, predictions)
     failed = (math.nan,) * metric.width
 
     def row(example: Example) -> tuple[float, ...]:
-        output = outputs[example.id]
-        return failed if output is None else metric.statistics(output, example)
+        prediction = found[example.id]
+        stats = None if prediction is None else metric.prediction_statistics(prediction, example)
+        return failed if stats is None else stats
 
     return [row(example) for example in examples]
 
@@ -281,10 +356,10 @@ def corpus_value(
     )
 
 
-def _outputs(
+def _by_example(
     examples: Sequence[Example], predictions: Iterable[Prediction]
-) -> dict[str, str | None]:
-    outputs: dict[str, str | None] = {example.id: None for example in examples}
+) -> dict[str, Prediction | None]:
+    outputs: dict[str, Prediction | None] = {example.id: None for example in examples}
     seen: set[str] = set()
     for prediction in predictions:
         if prediction.example_id not in outputs:
@@ -298,5 +373,5 @@ def _outputs(
                 "seed at a time"
             )
         seen.add(prediction.example_id)
-        outputs[prediction.example_id] = prediction.output
+        outputs[prediction.example_id] = prediction
     return outputs

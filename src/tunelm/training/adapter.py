@@ -1,10 +1,10 @@
-"""The trainable part: a LoRA adapter on a frozen base, made by PEFT."""
+"""The trainable part: a LoRA adapter on a frozen base, made by PEFT, or the whole model."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from tunelm.config import LocalSettings
 from tunelm.errors import ConfigError, TrainingError
 from tunelm.models.identity import CARD, base_folder
 from tunelm.rundir import write_text
-from tunelm.training.job import TrainingJob
+from tunelm.training.job import WHOLE, TrainingJob
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,8 @@ def default_learning_rate(hidden_size: int, settings: LocalSettings) -> float:
     The rule is tinker-cookbook's `get_lr` for Llama models: 10 * 5e-5 * (2000 / hidden)^0.781,
     found by sweeps at alpha 32 and about independent of the rank. It is held at 2e-3, since
     in the sweeps published with it nearly all runs that diverged stood at 3e-3. rsLoRA
-    multiplies the update by sqrt(r) more than LoRA does, which is taken back here.
+    multiplies the update by sqrt(r) more than LoRA does, which is taken back here. Full
+    fine-tuning takes a tenth.
 
     >>> round(default_learning_rate(4096, LocalSettings()), 6)
     0.000286
@@ -34,24 +35,33 @@ def default_learning_rate(hidden_size: int, settings: LocalSettings) -> float:
     0.002
     """
     rate = min(2e-3, 10 * 5e-5 * (2000 / hidden_size) ** 0.781)
+    if settings.method == "full":
+        return rate / 10
     return rate / math.sqrt(settings.r) if settings.method == "rslora" else rate
 
 
-def peak_rate(model: PeftModel, settings: LocalSettings) -> float:
+def peak_rate(model: Any, settings: LocalSettings) -> float:
     """The learning rate after warmup: as set, or the default for this model's width."""
     if settings.learning_rate is not None:
         return settings.learning_rate
-    config: Any = model.config
-    return default_learning_rate(config.get_text_config().hidden_size, settings)
+    return default_learning_rate(model.config.get_text_config().hidden_size, settings)
 
 
-def add_adapter(model: PreTrainedModel, settings: LocalSettings, seed: int) -> PeftModel:
-    """Freeze `model` and put an untrained adapter on it; trainable weights are float32.
+def make_trainable(
+    model: PreTrainedModel, settings: LocalSettings, seed: int
+) -> PeftModel | PreTrainedModel:
+    """Freeze `model` and put an untrained adapter on it, or let all of it be trained.
+
+    Trainable weights are float32, whatever the base is stored in.
 
     Raises:
         ConfigError: `targets` names no layer of this model.
     """
     import torch
+
+    if settings.method == "full":
+        torch.manual_seed(seed)
+        return model.float().requires_grad_(True)
     from peft import LoraConfig, TaskType, get_peft_model
 
     targets = settings.targets
@@ -99,12 +109,26 @@ def load_shapes(base: str | Path, revision: str | None) -> PreTrainedModel:
     return model
 
 
-def prove_learning(model: PeftModel, ids: tuple[int, ...]) -> dict[str, float]:
-    """Show that the adapter holds something and does something.
+def probe(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """The model's logits (len(ids), vocabulary) after each token of `ids`, in float32."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
+
+
+def prove_learning(model: Any, ids: Sequence[int], before: torch.Tensor) -> dict[str, float]:
+    """Show that training left something that does something.
+
+    Args:
+        model: after training.
+        ids: a row of the training data.
+        before: `probe` of the same row on the model before training.
 
     Returns:
-        `lora_b_norm` (B starts at zero) and `logits_change`, the largest absolute difference
-        it makes to the logits after any token of `ids`.
+        `logits_change`, the largest absolute difference training made to a logit; and for an
+        adapter `lora_b_norm` (B starts at zero).
 
     Raises:
         TrainingError: a weight is NaN or infinite, B is still zero, or no logit changed.
@@ -115,37 +139,44 @@ def prove_learning(model: PeftModel, ids: tuple[int, ...]) -> dict[str, float]:
     broken = [n for n, p in weights.items() if not bool(torch.isfinite(p).all())]
     if broken:
         raise TrainingError(
-            f"{len(broken)} of the adapter's {len(weights)} tensors hold NaN or infinity "
+            f"{len(broken)} of the {len(weights)} trained tensors hold NaN or infinity "
             f"(first: {broken[0]}). Nothing was saved. Lower the learning rate."
         )
-    norm = math.sqrt(
-        sum(float(p.detach().float().pow(2).sum()) for n, p in weights.items() if "lora_B" in n)
-    )
-    model.eval()
-    row = torch.tensor([ids], device=model.device)
-    with torch.no_grad():
-        after = model(input_ids=row).logits.float()
-        with model.disable_adapter():
-            before = model(input_ids=row).logits.float()
-    change = float((after - before).abs().max())
-    if not (norm > 0 and change > 0):
+    proof = {"logits_change": float((probe(model, ids) - before).abs().max())}
+    b = [p for n, p in weights.items() if "lora_B" in n]
+    if b:
+        proof["lora_b_norm"] = math.sqrt(sum(float(p.detach().float().pow(2).sum()) for p in b))
+    if not all(value > 0 for value in proof.values()):
+        found = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in proof.items())
         raise TrainingError(
-            f"the adapter did not move: the norm of B is {norm}, the largest change of a logit "
-            f"{change}. Nothing was saved. Raise the learning rate, or train more steps."
+            f"the weights did not move: {found}. Nothing was saved. Raise the learning rate, or "
+            "train more steps."
         )
-    return {"lora_b_norm": norm, "logits_change": change}
+    return proof
 
 
-def save_adapter(
-    model: PeftModel, folder: Path, job: TrainingJob, identity: Mapping[str, Any]
+def save_trained(
+    model: Any, tokenizer: Any, folder: Path, job: TrainingJob, identity: Mapping[str, Any]
 ) -> None:
-    """Write the adapter in PEFT's format (safetensors), and its card, into `folder`."""
-    for config in model.peft_config.values():
-        config.base_model_name_or_path = job.model.base
-        config.revision = job.model.revision
-    # False: "auto" asks the hub whether the vocabulary grew; it never does here
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's form, not filled in
+    """Write what was trained, and its card, into `folder`.
+
+    An adapter in PEFT's format (safetensors). A whole model - fully fine-tuned, or adapted to
+    running text, where people expect one - in Transformers' own format under
+    `fine_tuned_model/`; the adapter is merged into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    adapter = hasattr(model, "peft_config")
+    if adapter:
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = job.model.base
+            config.revision = job.model.revision
+        # False: "auto" asks the hub whether the vocabulary grew; it never does here
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's form, not filled in
+    if job.text or not adapter:
+        whole = model.merge_and_unload() if adapter else model
+        whole.save_pretrained(str(folder / WHOLE))
+        tokenizer.save_pretrained(str(folder / WHOLE))
     card = {
         "schema_version": 1,
         "base": json.loads(job.model.model_dump_json()),

@@ -16,6 +16,9 @@ from tunelm.errors import DataError, TrainingError
 from tunelm.rundir import write_text
 from tunelm.types import Message, as_messages, content_hash
 
+WHOLE = "fine_tuned_model"
+"""The folder, beside the card, in which a whole trained model stands as Transformers loads it."""
+
 
 class TrainingJob(BaseModel):
     """Everything a training run depends on beside its rows."""
@@ -25,6 +28,8 @@ class TrainingJob(BaseModel):
     model: ModelConfig
     settings: LocalSettings
     seed: int = 0
+    text: bool = False
+    """Whether the rows are running text (one message with the role text) and no chats."""
     system: str = ""
     """The system prompt the rows hold; stored with the adapter."""
     metric: str | None = None
@@ -40,7 +45,7 @@ class TrainingJob(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One chat to learn from. The last message is the assistant's gold answer.
+    """One chat to learn from, whose last message is the assistant's gold answer; or a text.
 
     `example` is the dev row it was made from, as JSON, for a scorer; training ignores it.
     """
@@ -162,7 +167,7 @@ def _read_rows(path: Path) -> list[TrainingRow]:
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{path}:{number}: not a row with id and messages: {error!r}")
             continue
-        if not row.messages or row.messages[-1].role != "assistant":
+        if not row.messages or row.messages[-1].role not in ("assistant", "text"):
             problems.append(f"{path}:{number}: the last message must be the assistant's answer")
         rows.append(row)
     if problems:

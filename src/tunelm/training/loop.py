@@ -16,8 +16,7 @@ from tunelm.training.adapter import peak_rate, trainable
 from tunelm.training.batches import epoch_batches, steps_by_epoch
 from tunelm.training.checkpoints import State
 from tunelm.training.job import TrainingJob
-from tunelm.training.rows import EncodedRow
-from tunelm.training.steps import Stepper, learning_rate
+from tunelm.training.steps import Stepper, TrainRow, learning_rate
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -30,15 +29,15 @@ class StoppedError(TrainingError):
 
 @dataclass
 class Loop:
-    """One training run on a model that carries an adapter.
+    """One training run on a model with weights to train.
 
     `score` gives the task's metric by generation (larger is better), for
     `stop_on = "metric"`. `stop` is asked after each step whether to end early.
     """
 
     stepper: Stepper
-    train: Sequence[EncodedRow]
-    dev: Sequence[EncodedRow]
+    train: Sequence[TrainRow]
+    dev: Sequence[TrainRow]
     job: TrainingJob
     work: Path
     emit: Emit
@@ -133,7 +132,7 @@ class Loop:
             )
             self._pause(state, optimizer)
 
-    def _count(self, state: State, rows: Sequence[EncodedRow], seconds: float) -> None:
+    def _count(self, state: State, rows: Sequence[TrainRow], seconds: float) -> None:
         state.step += 1
         state.position += 1
         state.tokens += sum(row.length for row in rows)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunelm.errors import DataError, ModelError
-from tunelm.models.render import encode_prompt
+from tunelm.models.render import encode_prompt, prefix_token
 from tunelm.training.job import TrainingRow
 from tunelm.types import Message
 
@@ -44,6 +44,42 @@ class EncodedRow:
     def length(self) -> int:
         """Tokens fed to the model; the turn end is only ever a target."""
         return len(self.ids) - 1
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Tokens fed to the model."""
+        return self.ids[:-1]
+
+    @property
+    def places(self) -> range:
+        """For each supervised token the position of the input that predicts it."""
+        return range(self.n_prompt - 1, self.length)
+
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """The lengths of the texts it is made of: itself alone."""
+        return (self.length,)
+
+
+def encode_texts(
+    rows: Sequence[TrainingRow], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[EncodedRow]:
+    """Encode running texts: BOS, the text, EOS; every token but the BOS carries loss.
+
+    A text of more tokens than `max_length` becomes several rows; each later one begins with
+    the token before it, so that every token is a target exactly once and nothing is cut off.
+    """
+    bos = prefix_token(tokenizer)
+    eos = tokenizer.eos_token_id
+    encoded: list[EncodedRow] = []
+    for row in rows:
+        ids = [bos, *_ids(tokenizer, row.messages[0].content)]
+        if isinstance(eos, int):
+            ids.append(eos)
+        for number, start in enumerate(range(0, len(ids) - 1, max_length - 1)):
+            piece = tuple(ids[start : start + max_length])
+            encoded.append(EncodedRow(f"{row.id}#{number}" if start else row.id, piece, 1))
+    return encoded
 
 
 def encode_rows(

@@ -13,7 +13,10 @@ from torch.nn import functional
 
 from tunelm.errors import ModelError, TrainingError
 from tunelm.training.batches import fill
+from tunelm.training.packing import PackedRow
 from tunelm.training.rows import EncodedRow
+
+TrainRow = EncodedRow | PackedRow
 
 
 @dataclass(frozen=True)
@@ -22,32 +25,60 @@ class Batch:
 
     `input_ids` is (rows, longest), padded on the right. `places` are the N positions of the
     flattened (rows * longest) whose next token carries loss; `targets` are those N tokens.
+    Packed rows also have `position_ids` (rows, longest) and `mask`, what is added to the
+    attention scores, (rows, 1, longest, longest).
     """
 
     input_ids: torch.Tensor
     places: torch.Tensor
     targets: torch.Tensor
+    position_ids: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What the model is called with."""
+        given = {"input_ids": self.input_ids}
+        if self.mask is not None and self.position_ids is not None:
+            given |= {"attention_mask": self.mask, "position_ids": self.position_ids}
+        return given
 
 
-def collate(rows: Sequence[EncodedRow], pad_id: int, device: torch.device) -> Batch:
+def collate(rows: Sequence[TrainRow], pad_id: int, device: torch.device) -> Batch:
     """Make tensors of rows.
 
-    There is no attention mask: under causal attention no real token sees padding on its
-    right, padding carries no loss, and without a mask the fast causal kernel is used.
+    Rows that are not packed have no attention mask: under causal attention no real token sees
+    padding on its right, padding carries no loss, and without a mask the fast causal kernel is
+    used.
     """
     longest = max(row.length for row in rows)
-    ids = [list(row.ids[:-1]) + [pad_id] * (longest - row.length) for row in rows]
-    places = [
-        index * longest + position
-        for index, row in enumerate(rows)
-        for position in range(row.n_prompt - 1, row.length)
-    ]
+    ids = [[*row.inputs, *[pad_id] * (longest - row.length)] for row in rows]
+    places = [index * longest + place for index, row in enumerate(rows) for place in row.places]
     targets = [token for row in rows for token in row.supervised]
+    packed = any(len(row.pieces) > 1 for row in rows)
+    positions, mask = _apart(rows, longest) if packed else (None, None)
     return Batch(
         torch.tensor(ids, device=device),
         torch.tensor(places, device=device),
         torch.tensor(targets, device=device),
+        None if positions is None else positions.to(device),
+        None if mask is None else mask.to(device),
     )
+
+
+def _apart(rows: Sequence[TrainRow], longest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions, and the block-diagonal causal mask, of packed rows; padding sees itself."""
+    positions = torch.zeros((len(rows), longest), dtype=torch.long)
+    owner = torch.full((len(rows), longest), -1)
+    for index, row in enumerate(rows):
+        start = 0
+        for number, size in enumerate(row.pieces):
+            positions[index, start : start + size] = torch.arange(size)
+            owner[index, start : start + size] = number
+            start += size
+    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    allowed = (owner[:, :, None] == owner[:, None, :]) & causal
+    lowest = torch.finfo(torch.float32).min
+    return positions, torch.where(allowed, 0.0, lowest)[:, None]
 
 
 @contextmanager
@@ -76,7 +107,7 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
     """Cross-entropy in nats, summed over the batch's supervised tokens (a float32 scalar)."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with _logits_only_at(base, batch.places):
-        logits = model(input_ids=batch.input_ids, use_cache=False).logits
+        logits = model(**batch.inputs(), use_cache=False).logits
     if logits.shape[:2] != (1, len(batch.targets)):
         raise ModelError(
             f"{type(base).__name__} gave logits of shape {tuple(logits.shape)} for "
@@ -95,7 +126,7 @@ class Stepper:
     mixed: bool
     """Whether the base is stored in half precision: then CUDA computes in bfloat16."""
 
-    def backward(self, rows: Sequence[EncodedRow]) -> float:
+    def backward(self, rows: Sequence[TrainRow]) -> float:
         """Add the gradient of the rows' mean loss per supervised token; return that loss.
 
         A batch of more than `micro_tokens` padded tokens runs in pieces. Each piece's summed
@@ -114,7 +145,7 @@ class Stepper:
             total += loss.item()
         return _finite(total, "training loss")
 
-    def mean_loss(self, rows: Sequence[EncodedRow]) -> float:
+    def mean_loss(self, rows: Sequence[TrainRow]) -> float:
         """Mean loss per supervised token over all rows, without gradient or dropout.
 
         Raises:
@@ -130,7 +161,7 @@ class Stepper:
         self.model.train(training)
         return _finite(total / sum(len(row.supervised) for row in rows), "dev loss")
 
-    def padded_tokens(self, rows: Sequence[EncodedRow]) -> int:
+    def padded_tokens(self, rows: Sequence[TrainRow]) -> int:
         """Tokens that `backward` really computes for these rows, padding included."""
         return sum(len(piece) * max(row.length for row in piece) for piece in self._split(rows))
 
@@ -139,12 +170,12 @@ class Stepper:
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
 
-    def _split(self, rows: Sequence[EncodedRow]) -> list[list[EncodedRow]]:
+    def _split(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
         lengths = [row.length for row in rows]
         order = sorted(range(len(rows)), key=lambda i: lengths[i])
         return [[rows[i] for i in piece] for piece in fill(order, lengths, self.micro_tokens)]
 
-    def _pieces(self, rows: Sequence[EncodedRow]) -> Iterator[Batch]:
+    def _pieces(self, rows: Sequence[TrainRow]) -> Iterator[Batch]:
         for piece in self._split(rows):
             yield collate(piece, self.pad_id, self.model.device)
 

@@ -11,12 +11,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tunelm.errors import ConfigError
+from tunelm.errors import ConfigError, TrainingError
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity
-from tunelm.models.loading import load_base, resolve_base
+from tunelm.models.loading import Base, load_base, resolve_base
 from tunelm.rundir import peak_memory, write_text
-from tunelm.training.adapter import add_adapter, peak_rate, prove_learning, save_adapter, trainable
+from tunelm.training.adapter import (
+    make_trainable,
+    peak_rate,
+    probe,
+    prove_learning,
+    save_trained,
+    trainable,
+)
 from tunelm.training.checkpoints import State
 from tunelm.training.job import (
     TrainingJob,
@@ -26,8 +33,14 @@ from tunelm.training.job import (
     replace_folder,
 )
 from tunelm.training.loop import Loop
-from tunelm.training.rows import encode_rows
-from tunelm.training.steps import Stepper
+from tunelm.training.packing import pack
+from tunelm.training.rows import EncodedRow, encode_rows, encode_texts
+from tunelm.training.steps import Stepper, TrainRow
+
+PACKING_TOLERANCE, PACKING_TOLERANCE_HALF = 1e-5, 1e-2
+"""Largest relative difference of the loss of packed texts from that of the same texts alone:
+rounding, for weights in float32 and in half precision. A model hardly trained mixes its texts
+only little, so the first must be small."""
 
 Scorer = Callable[[Any, Any, TrainingJob, Sequence[TrainingRow]], float]
 """Called with (model, tokenizer, job, dev rows); answers with a number, larger is better."""
@@ -54,13 +67,15 @@ def run(
     base = load_base(job.model)
     identity = base_identity(resolve_base(job.model), job.model.revision)
     claim(work, job, [*train, *dev], identity)
-    limit = _limit(job, base.model)
-    stops = end_tokens(base.model, base.tokenizer)
-    encoded_train = encode_rows(train, base.tokenizer, stops, limit)
-    encoded_dev = encode_rows(dev, base.tokenizer, stops, limit)
+    encoded_train, encoded_dev = (_encode(job, base, rows) for rows in (train, dev))
+    if not encoded_train:
+        raise TrainingError("there are no rows to train on.")
     mixed = base.model.dtype.itemsize < 4
-    model: Any = add_adapter(base.model, job.settings, job.seed)
+    model: Any = make_trainable(base.model, job.settings, job.seed)
+    ids = encoded_train[0].ids
+    before = probe(model, ids)
     stepper = Stepper(model, base.tokenizer.pad_token_id, job.micro_tokens, mixed)
+    rows, packing = packed(stepper, encoded_train, job, _limit(job, base.model))
     with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
         if events.tell():
             events.write("\n")  # the last line may be half written
@@ -69,13 +84,16 @@ def run(
             events.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
         score = None if scorer is None else lambda: scorer(model, base.tokenizer, job, dev)
-        state = Loop(stepper, encoded_train, encoded_dev, job, work, emit, stop, score).run()
-        proof = prove_learning(model, encoded_train[0].ids)
+        state = Loop(stepper, rows, encoded_dev, job, work, emit, stop, score).run()
+        proof = prove_learning(model, ids, before)
+        parameters = sum(p.numel() for p in trainable(model).values())
         part = work / "adapter.part"
         shutil.rmtree(part, ignore_errors=True)
-        save_adapter(model, part, job, identity)
+        save_trained(model, base.tokenizer, part, job, identity)
         replace_folder(part, work / "adapter")
         result = _result(work, state, model, proof) | {
+            "trainable_parameters": parameters,
+            "packing": packing,
             "learning_rate": peak_rate(model, job.settings),
             "train_rows": len(train),
             "dev_rows": len(dev),
@@ -98,6 +116,37 @@ def load_scorer(name: str) -> Scorer:
         raise ConfigError(f"--scorer {name!r}: expected module:function ({error}).") from None
 
 
+def _encode(job: TrainingJob, base: Base, rows: Sequence[TrainingRow]) -> list[EncodedRow]:
+    limit = _limit(job, base.model)
+    if job.text:
+        return encode_texts(rows, base.tokenizer, limit)
+    return encode_rows(rows, base.tokenizer, end_tokens(base.model, base.tokenizer), limit)
+
+
+def packed(
+    stepper: Stepper, rows: Sequence[EncodedRow], job: TrainingJob, limit: int
+) -> tuple[Sequence[TrainRow], str | None]:
+    """Texts packed into rows of the context's length, where this model keeps them apart.
+
+    Returns the rows to train on, and what was done in words; chats are never packed.
+    """
+    if not job.text:
+        return rows, None
+    full = pack(rows, limit)
+    crowded = max(full, key=lambda row: len(row.rows))
+    if len(crowded.rows) == 1:
+        return rows, "nothing to pack: no two texts fit into one row"
+    try:
+        together = stepper.mean_loss([crowded])
+    except (TypeError, ValueError, RuntimeError) as error:
+        return rows, f"off: this architecture takes no mask for packed texts ({error})"
+    apart = stepper.mean_loss(crowded.rows)
+    tolerance = PACKING_TOLERANCE_HALF if stepper.mixed else PACKING_TOLERANCE
+    if abs(together - apart) > tolerance * max(1.0, apart):
+        return rows, f"off: packed texts see each other here (loss {together:.5f}, not {apart:.5f})"
+    return full, f"{len(rows)} texts in {len(full)} rows, apart (loss {together:.5f}, {apart:.5f})"
+
+
 def _limit(job: TrainingJob, model: Any) -> int:
     context = getattr(model.config, "max_position_embeddings", None)
     return min(job.model.max_length, context or job.model.max_length)
@@ -116,14 +165,13 @@ def _result(
     for name in ("position", "bad_evaluations", "best_dev_loss"):
         del facts[name]
     on_gpu = model.device.type == "cuda"
-    weights = work / "adapter" / "adapter_model.safetensors"
+    weights = (work / "adapter").rglob("*.safetensors")
     return {
         **facts,
-        "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
         "tokens_per_second": state.tokens / state.step_seconds if state.step_seconds else None,
         "peak_rss_bytes": peak_memory(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
-        "adapter_bytes": weights.stat().st_size,
+        "adapter_bytes": sum(path.stat().st_size for path in weights),
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "proof": proof,

@@ -1,0 +1,128 @@
+"""`data show`: what a model is really trained on, and what its rows are like as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tunelm.training.show import Ask
+
+EXAMPLES = """\b
+Examples:
+  tunelm data show rows.jsonl --model tunelm-nano
+  tunelm data show rows.csv --column question=Frage --column answer=Antwort --row 12
+  tunelm data show edu-qa --rows 5 --html rows.html
+"""
+
+
+@click.command("show", epilog=EXAMPLES)
+@click.argument("source", metavar="FILE_OR_TASK")
+@click.option("--row", "number", type=click.IntRange(1), help="Show from the Nth row on.")
+@click.option("--id", "row_id", help="Show the row with this id, or with this beginning of one.")
+@click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.option("--model", help="A bundled model, a folder or a hub id  [default: tunelm-nano]")
+@click.option("--format", "file_format", help="How the file is written, if not as it looks.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OUR=THEIRS",
+    help="Our field's name and the file's; may be repeated.",
+)
+@click.option("--instructions", help="The system message  [default: the task's; none for a file]")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page with the same, for a browser.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def show_command(
+    source: str, number: int | None, row_id: str | None, rows: int, **options: Any
+) -> None:
+    """Show rows as the model is trained on them, token by token, and a profile of all rows.
+
+    FILE_OR_TASK is a file or folder of rows, a task file, or the name of a bundled task, which
+    brings its model and instructions with it. Tokens that carry loss are coloured.
+    """
+    if number is not None and row_id is not None:
+        raise click.UsageError("--row and --id both say which row: give one of them.")
+    from tunelm.cli.progress import shown
+    from tunelm.training.show import Pick, show
+
+    as_json, page = options.pop("as_json"), options.pop("page")
+    ask = ask_for(source, **options)
+    with shown() as progress:
+        showing = show(ask, Pick(number, row_id, rows), progress)
+    if page is not None:
+        from tunelm.cli.data_show_page import html_page
+        from tunelm.rundir import write_text
+
+        write_text(page, html_page(showing))
+    if as_json:
+        import json
+
+        click.echo(json.dumps(showing.to_json(), ensure_ascii=False))
+        return
+    from tunelm.cli.data_show_text import print_showing
+
+    print_showing(showing)
+    if page is not None:
+        click.echo(f"\npage: {page.resolve()}")
+
+
+def ask_for(
+    source: str,
+    model: str | None,
+    instructions: str | None,
+    file_format: str | None,
+    columns: tuple[str, ...],
+) -> Ask:
+    """What FILE_OR_TASK and the options mean together. Raises ConfigError where they do not."""
+    from tunelm.config import TASKS, ModelConfig, load_config
+    from tunelm.errors import ConfigError
+    from tunelm.training.show import Ask
+
+    named = _columns(columns)
+    path = Path(source)
+    if path.suffix != ".toml" and path.exists():
+        base = ModelConfig() if model is None else ModelConfig(base=model)
+        return Ask(
+            title=path.name,
+            path=path,
+            model=base,
+            system=instructions or "",
+            format=file_format,
+            columns=named,
+            needs_model=model is not None,
+        )
+    if path.suffix != ".toml" and not (TASKS / f"{source}.toml").is_file():
+        tasks = ", ".join(sorted(p.stem for p in TASKS.glob("*.toml")))
+        raise ConfigError(f"{source}: no such file, and no bundled task. Bundled: {tasks}.")
+    from tunelm.pipeline import with_built_data
+
+    config = with_built_data(load_config(source))
+    base = config.model if model is None else config.model.model_copy(update={"base": model})
+    return Ask(
+        title=f"task {config.task.name}",
+        path=config.data.path,
+        model=base,
+        system=config.task.instructions if instructions is None else instructions,
+        format=file_format or config.data.format,
+        columns={**config.data.columns, **named},
+        over_long=config.data.over_long,
+        needs_model=True,
+    )
+
+
+def _columns(given: tuple[str, ...]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for item in given:
+        ours, equals, theirs = item.partition("=")
+        if not (ours and equals and theirs):
+            raise click.UsageError(f"--column {item!r}: expected OUR=THEIRS, as in answer=reply.")
+        columns[ours] = theirs
+    return columns
