@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tunelm.cli import cli
 from tunelm.data.check_codes import CODES
@@ -400,6 +402,34 @@ def test_a_clean_file_of_another_format_has_no_fault(tmp_path: Path, kind: str):
     assert code == 0
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ["role", "content", "weight", "name", "tool_calls", "tool_call_id", "function_call", "id"]
+TURN = st.dictionaries(st.sampled_from(FIELDS), JSON | st.sampled_from(["user", "assistant"]))
+TURNS = st.lists(TURN | st.builds(said, JSON) | st.builds(user, JSON) | JSON, max_size=4)
+ANY_ROW = st.fixed_dictionaries(
+    {"messages": TURNS}, optional={"tools": JSON, "context": JSON, "label": JSON}
+) | st.fixed_dictionaries(
+    {"input": st.fixed_dictionaries({"messages": TURNS}), "preferred_output": TURNS},
+    optional={"non_preferred_output": TURNS, "tools": JSON},
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    rows=st.lists(ANY_ROW, min_size=1, max_size=6), method=st.sampled_from(["supervised", "dpo"])
+)
+def test_no_row_however_odd_ends_the_check(tmp_path: Path, rows: list[Row], method: str):
+    path = jsonl(tmp_path / "odd.jsonl", rows)
+    code, report = run(path, "--provider", "openai", "--method", method, "--against", path)
+    assert report["rows"] + report["unreadable"] == len(rows)
+    assert {f["code"] for f in report["faults"]} <= set(CODES)
+    assert code == 1
+
+
 def test_harmless_numbers_names_and_code_are_not_personal():
     harmless = """
         2026-11-21 14:30:00 and 21.11.2026, 11/21/2026 | ISBN 978-3-16-148410-0, 0-306-40615-2
@@ -447,6 +477,12 @@ def test_the_same_answer_everywhere_and_unbalanced_labels_are_said_of_the_file(t
     labels = jsonl(tmp_path / "labels.jsonl", kinds)
     assert places(run(labels)[1]) == []
     assert places(run(labels, "--column", "label=kind")[1]) == [("label-imbalance", str(labels), 0)]
+
+
+def test_a_text_with_two_labels_is_a_conflict_and_not_a_duplicate(tmp_path: Path):
+    rows = [{**text(i), "label": "ab"[i % 2]} for i in range(20)] + [{**text(3), "label": "a"}]
+    path = jsonl(tmp_path / "rows.jsonl", rows)
+    assert places(run(path)[1]) == [("conflict", str(path), 21)]
 
 
 def test_of_alike_rows_only_the_plainest_fault_is_reported(tmp_path: Path):

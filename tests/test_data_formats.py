@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,11 @@ def faults(path: Path, format: str | None = None, **columns: str) -> list[Fault]
 def alike(one: Iterable[Record], other: Iterable[Record]) -> bool:
     """Equal but for the place; 1, 1.0 and True differ."""
 
-    def bare(items: Iterable[Record]) -> str:
-        return repr([replace(item, file="", line=0) for item in items])
+    def bare(items: Iterable[Record]) -> list[str]:
+        bare = [asdict(replace(item, file="", line=0)) for item in items]
+        return [json.dumps(item, sort_keys=True) for item in bare]
 
-    one, other = list(one), list(other)
-    return one != [] and bare(one) == bare(other)
+    return bare(one) == bare(other) != []
 
 
 def refusal(path: Path, format: str | None = None, **columns: str) -> str:
@@ -263,7 +263,6 @@ def test_a_shape_becomes_another_that_holds_it(tmp_path: Path):
         ("question", "csv", "'context' is None"),
         ("question", "openai-dpo", "two answers"),
         ("prompt", "tsv", "'id' is 7"),
-        ("text", "txt", "the field 'label'"),
         ("text", "lines", "the field 'label'"),
         ("text", "messages", "no turns"),
     ],
@@ -492,7 +491,20 @@ HTML = """<!doctype html><html><head><title>T</title><style>p {}</style></head><
 <ul><li>salt<li>pep<i>per</i></ul><table><tr><td>a</td><td>b</td></tr></table>
 <pre>  keep
     this</pre></body></html>"""
-TEXT = "Soups & stews\n\nBoil water, then wait.\nServe.\n\nsalt\n\npepper\n\na\tb\n\n  keep\n    this\n"
+TEXT = """Soups & stews
+
+Boil water, then wait.
+Serve.
+
+salt
+
+pepper
+
+a\tb
+
+  keep
+    this
+"""
 
 
 def test_documents_of_every_kind(tmp_path: Path):
@@ -517,6 +529,10 @@ def test_documents_of_every_kind(tmp_path: Path):
     assert all(p.suffix == ".md" for p in (tmp_path / "out").iterdir())
     write_records(found[:1], tmp_path / "one.txt", "txt")
     assert alike(records(tmp_path / "one.txt"), found[:1])
+    labelled = records(put(tmp_path / "in.jsonl", ROWS["text"]))
+    with pytest.raises(DataError, match=r"in.jsonl:1: .* the field 'label' would be lost"):
+        write_records(labelled, tmp_path / "labelled", "txt")
+    assert not (tmp_path / "labelled").exists()
     with pytest.raises(DataError, match="is one file, and there are several texts"):
         write_records(found, tmp_path / "all.txt", "txt")
     assert len(records(folder / "a.txt", "lines")) == 2
@@ -718,10 +734,11 @@ def test_a_giant_line_is_refused_in_bounded_memory(tmp_path: Path, name: str):
     path = tmp_path / name
     with path.open("wb") as file:
         file.write(b'{"text": "' if "json" in name else b'text\n"')
-        for _ in range(400):
+        for _ in range(140 if name == "rows.json" else 1):
             file.write(b"x" * (1 << 20))
-        if name == "rows.jsonl":
-            file.write(b'"}\n' + GOOD)
+        if name != "rows.json":  # a hole takes no time to write
+            file.seek(260 << 20)
+        file.write(b'"}\n' + GOOD)
     out = subprocess.run(
         [sys.executable, "-c", READ_GIANT, path], capture_output=True, text=True, check=True
     )

@@ -221,6 +221,12 @@ def test_running_text_is_learned_from_its_second_token_on_and_cut_into_pieces(
     assert [t["text"] for t in row["tokens"] if not t["loss"]] == ["<|end|>"], "no BOS here"
     assert row["pieces"] > 1
     assert row["refused"] is None
+    long = write(tmp_path / "long.jsonl", [{"text": "jumps " * 2500}])
+    printed = shown(long, "--model", models["made"])
+    count = re.search(r"... ([\d,]+) tokens are not shown here", printed)
+    assert count is not None
+    hidden = as_json(long, "--model", models["made"])["rows"][0]["n_loss"] - 1999
+    assert int(count.group(1).replace(",", "")) == hidden
 
 
 def test_a_task_brings_its_model_instructions_and_limits(
@@ -260,6 +266,7 @@ def test_a_row_is_found_by_its_number_or_its_id(models: dict[str, str], tmp_path
         (["no-such.toml"], "no such task file"),
         (["rows.jsonl", "--row", "1", "--id", "x"], "give one of them"),
         (["rows.jsonl", "--column", "answer"], "expected OUR=THEIRS"),
+        (["rows.jsonl", "--html", "no-folder/page.html"], "there is no folder no-folder"),
         (["rows.jsonl", "--row", "0"], "Invalid value for '--row'"),
         (["rows.jsonl", "--model", "no/such-model"], "cannot be loaded"),
     ],

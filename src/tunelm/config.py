@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tunelm.errors import ConfigError
 from tunelm.types import content_hash
@@ -109,11 +116,20 @@ class BaselineSettings(_Section):
     """None: the base model. Else the name of a model at `base_url`."""
     base_url: str | None = None
     """An endpoint that speaks the OpenAI protocol, such as http://127.0.0.1:11434/v1."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; the key itself never stands in a file."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    """The environment variable that holds the key, which itself never stands in a file.
+
+    None: OPENAI_API_KEY for OpenAI itself, and no key for any other endpoint."""
     usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
     usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
     """What the endpoint charges for a million tokens; 0 where it is one's own."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, value: str | None) -> str | None:
+        if value and ("@" in value or "?" in value):
+            raise ValueError("an address without user name, password and query is expected")
+        return value
 
 
 class PromptSettings(_Section):
@@ -337,7 +353,10 @@ def _explain(error: ValidationError, source: str, data: Mapping[str, Any]) -> li
                 f" Valid: {', '.join(KINDS)}."
             )
         else:
-            lines.append(f"{source}: {where} = {item['input']!r}: {item['msg']}.")
+            # a key in the wrong place must not be shown
+            secret = loc[-1] in ("base_url", "api_key_env")
+            got = "..." if secret else repr(item["input"])
+            lines.append(f"{source}: {where} = {got}: {item['msg']}.")
     return lines
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.config import TaskConfig
+from tunelm.errors import ModelError
 from tunelm.models.base import ChatModel
 from tunelm.predict import predict
 from tunelm.rundir import write_json
@@ -41,7 +42,7 @@ def evaluate(
 
         path = folder / "predictions.jsonl"
         predictions = predict(model, examples, part, path, task.max_tokens, shown)
-        usage[part] = sum((p.usage for p in predictions if not p.error), ZERO_USAGE)
+        usage[part] = sum((p.usage for p in predictions), ZERO_USAGE)
         scores["parts"][part], scores["rows"][part] = score_part(task.kind, examples, predictions)
     write_json(folder / "scores.json", scores)
     return usage
@@ -65,23 +66,31 @@ def score_part(
 
 def time_answers(
     model: ChatModel, examples: Sequence[Example], max_tokens: int
-) -> dict[str, Estimate]:
-    """Medians over a few dev rows asked one at a time, the first not counted.
+) -> tuple[dict[str, Estimate], Usage]:
+    """Medians over a few dev rows asked one at a time, the first not counted; the tokens used.
 
     Time to the first piece of text, seconds an answer, and tokens a second after the first.
+    A row that fails is passed over: it fails again, and is counted, where rows are answered.
     """
     unit = f"measured: median of {TIMED_ROWS} single requests"
     firsts: list[float] = []
     wholes: list[float] = []
     speeds: list[float] = []
+    used = ZERO_USAGE
     for example in examples[: TIMED_ROWS + 1]:
         began = time.perf_counter()
         first: float | None = None
-        tokens = None
-        for delta in model.stream(Request(example.messages, max_tokens=max_tokens)):
-            if first is None and delta.text:
-                first = time.perf_counter() - began
-            tokens = delta.usage.completion_tokens if delta.usage else tokens
+        usage = Usage()
+        try:
+            for delta in model.stream(Request(example.messages, max_tokens=max_tokens)):
+                if first is None and delta.text:
+                    first = time.perf_counter() - began
+                usage = delta.usage or usage
+        except ModelError:
+            used += usage
+            continue
+        used += usage
+        tokens = usage.completion_tokens
         whole = time.perf_counter() - began
         if first is not None:
             firsts.append(first)
@@ -95,8 +104,9 @@ def time_answers(
             return Estimate(None, name, "unknown: too few dev rows")
         return Estimate(statistics.median(counted), name, unit, min(counted), max(counted))
 
-    return {
+    medians = {
         "time_to_first_token": median(firsts, "s"),
         "seconds_per_answer": median(wholes, "s"),
         "tokens_per_second": median(speeds, "tokens/s"),
     }
+    return medians, used

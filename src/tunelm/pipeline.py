@@ -18,6 +18,7 @@ from tunelm.data.prepare import Length, prepare
 from tunelm.data.split import Split
 from tunelm.errors import ConfigError, TunelmError
 from tunelm.evaluate import evaluate, time_answers
+from tunelm.models.budget import Wallet
 from tunelm.models.loading import describe_base, load_tokenizer
 from tunelm.models.render import encode_prompt
 from tunelm.predict import score_texts
@@ -66,9 +67,11 @@ def compare(
         run.note_base(base)
         length, limit = token_counter(config, base["context"])
         split = prepare(config.data, run.path, length, limit)
+        wallet = Wallet(config.budget, run.path / "spending.jsonl")
         for name in in_order(config):
+            route = make_route(config.routes[name], wallet)
             for seed in seeds_of(config, name):
-                run_route(run, split, name, seed, progress)
+                run_route(route, run, split, name, seed, progress)
         return write_report(run.path)
 
 
@@ -116,7 +119,9 @@ def seeds_of(config: Config, name: str) -> tuple[int, ...]:
     return seeds if KINDS[config.routes[name].kind].seeded else seeds[:1]
 
 
-def run_route(run: RunDir, split: Split, name: str, seed: int, progress: Progress) -> None:
+def run_route(
+    route: Route, run: RunDir, split: Split, name: str, seed: int, progress: Progress
+) -> None:
     """Plan, fit, open and evaluate one route, as far as that has not been done before.
 
     A TunelmError ends this route, not the run: it stands in fit.json with its reason.
@@ -124,7 +129,6 @@ def run_route(run: RunDir, split: Split, name: str, seed: int, progress: Progres
     folder = run.route(name, seed)
     if read_json(folder / "fit.json", {}).get("status") == "done":
         return
-    route = make_route(run.config.routes[name])
     run.event(route=name, seed=seed, stage="start")
     try:
         record = fit_and_evaluate(route, run, split, name, seed, progress)
@@ -167,8 +171,9 @@ def fit_and_evaluate(
     parts = {name: [as_continuation(e) for e in split.part(name)] for name in ("dev", "test")}
     write_json(folder / "prompt.json", {"messages": sent_messages(model, parts["test"][0])})
     measured = {**_estimates(adapted), "seconds_fit": seconds}
-    measured |= time_answers(model, parts["dev"], config.task.max_tokens)
-    usage = evaluate(model, parts, folder, config.task, shown)
+    timed, timing = time_answers(model, parts["dev"], config.task.max_tokens)
+    measured |= timed
+    usage = evaluate(model, parts, folder, config.task, shown) | {"timing": timing}
     score_texts(model, neutral_texts(config), NEUTRAL, folder / "predictions.jsonl")
     shared = "measured: peak of the comparing process so far, all routes in it"
     measured.setdefault("peak_memory", Estimate(peak_memory(), "bytes", shared))
@@ -179,6 +184,7 @@ def fit_and_evaluate(
         "usage": {k: dataclasses.asdict(u) for k, u in adapted.usage.items()},
         "evaluate_usage": {k: dataclasses.asdict(u) for k, u in usage.items()},
         "measured": {k: dataclasses.asdict(e) for k, e in measured.items()},
+        "notes": list(getattr(model, "notes", ())),
     }
 
 

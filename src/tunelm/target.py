@@ -10,17 +10,20 @@ from pydantic import TypeAdapter
 from tunelm.config import ModelConfig, RouteSettings
 from tunelm.errors import ConfigError
 from tunelm.models.base import ChatModel
+from tunelm.models.budget import Wallet
 from tunelm.routes import make_route
 from tunelm.rundir import read_json
 from tunelm.types import Adapted
 
 
-def load(target: str | Path) -> ChatModel:
+def load(target: str | Path, wallet: Wallet | None = None) -> ChatModel:
     """Open a model that answers.
 
     Args:
         target: a run directory (its winner), `RUN/ROUTE` (its first seed), the folder of an
-            adapter that tunelm trained, `tunelm-nano`, a model's folder or a hub id.
+            adapter that tunelm trained, `tunelm-nano`, a model's folder, a hub id, or
+            `ollama/NAME` or `openai/NAME` for one behind an API.
+        wallet: what pays for a model whose endpoint charges; None: nothing may be spent.
 
     Raises:
         ConfigError: nothing of the kind is there.
@@ -28,9 +31,9 @@ def load(target: str | Path) -> ChatModel:
     """
     path = Path(target)
     if (path / "config.json").exists() and (path / "routes").is_dir():
-        return open_route(path, winner_of(path))
+        return open_route(path, winner_of(path), wallet)
     if (path.parent / "config.json").exists() and (path.parent / "routes" / path.name).is_dir():
-        return open_route(path.parent, path.name)
+        return open_route(path.parent, path.name, wallet)
     if (path / "adapter_config.json").exists():
         return open_adapter(path)
     if path.is_dir() and not (path / "config.json").exists():
@@ -55,7 +58,7 @@ def winner_of(run: Path) -> str:
     return str(winner["name"])
 
 
-def open_route(run: Path, name: str) -> ChatModel:
+def open_route(run: Path, name: str, wallet: Wallet | None = None) -> ChatModel:
     """The model that one route of a run made, with its first seed."""
     stored = read_json(run / "config.json")["config"]
     folders = sorted((run / "routes" / name).glob("seed-*"), key=lambda p: int(p.name[5:]))
@@ -63,7 +66,7 @@ def open_route(run: Path, name: str) -> ChatModel:
         raise ConfigError(f"{run}: route {name!r} has not been fitted there.")
     settings = TypeAdapter[RouteSettings](RouteSettings).validate_python(stored["routes"][name])
     adapted = Adapted.from_json(read_json(folders[0] / "adapted.json"), str(folders[0] / "adapted"))
-    return make_route(settings).open(adapted)
+    return make_route(settings, wallet).open(adapted)
 
 
 def open_adapter(folder: Path) -> ChatModel:

@@ -50,10 +50,12 @@ def show_command(
     """
     if number is not None and row_id is not None:
         raise click.UsageError("--row and --id both say which row: give one of them.")
+    as_json, page = options.pop("as_json"), options.pop("page")
+    if page is not None and not page.parent.is_dir():
+        raise click.UsageError(f"--html {page}: there is no folder {page.parent}.")
     from tunelm.cli.progress import shown
     from tunelm.training.show import Pick, show
 
-    as_json, page = options.pop("as_json"), options.pop("page")
     ask = ask_for(source, **options)
     with shown() as progress:
         showing = show(ask, Pick(number, row_id, rows), progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,13 +10,16 @@ import click
 from tunelm.cli.tables import print_table
 from tunelm.data.profile import Field, Profile, Value
 from tunelm.data.shares import Share
-from tunelm.training.lens import BREAK, SPACE, TAB, visible
+from tunelm.training.lens import BREAK, SPACE, TAB, Token, visible
 from tunelm.training.show import Showing, ShownRow
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 BAR = 40
+LONGEST = 2000
+"""Tokens of a row that are printed; of a longer one the first and last half of so many."""
+_WHOLE = "--html and --json have them all ..."
 _WHITE = f"{SPACE} space, {BREAK} line break, {TAB} tab"
 _LOSS = ("bold black on green", "bold black on bright_green")
 _PROMPT = ("", "dim")
@@ -36,12 +39,15 @@ def print_showing(showing: Showing) -> None:
         click.echo(f"⟦ ⟧ carries loss; │ between tokens; {_WHITE}")
     for row in showing.rows:
         click.echo(f"\nrow {row.row}  {shown(row.source)}" + (f"  id {row.id}" if row.id else ""))
-        if row.tokens and colour:
-            console.print(coloured(row), overflow="fold", no_wrap=False)
-        elif row.tokens:
-            click.echo(bracketed(row))
-        elif row.text is not None:
-            click.echo(visible(row.text))
+        for part in parts(row.tokens):
+            if isinstance(part, str):
+                click.echo(part)
+            elif colour:
+                console.print(coloured(part), overflow="fold", no_wrap=False)
+            else:
+                click.echo(bracketed(part))
+        if row.text is not None:
+            click.echo(clipped(visible(row.text)))
         for line in remarks(row):
             click.echo(f"  {line}")
     print_profile(showing.profile)
@@ -49,7 +55,9 @@ def print_showing(showing: Showing) -> None:
 
 def header(showing: Showing) -> list[str]:
     """What is shown, and with which model."""
-    lines = [shown(f"{showing.title}: {showing.profile.rows:,} rows of {showing.path}")]
+    rows = showing.profile.rows
+    what = f"{rows:,} row{'s' * (rows != 1)} of {showing.path}"
+    lines = [shown(f"{showing.title}: {what}")]
     if showing.model is not None:
         context = f"{showing.context:,}" if showing.context else "unknown"
         lines.append(f"model {showing.model}, context {context}; a row: up to {showing.limit:,}")
@@ -73,12 +81,34 @@ def remarks(row: ShownRow) -> list[str]:
     return [*lines, *row.notes]
 
 
-def coloured(row: ShownRow) -> Text:
+def parts(tokens: Sequence[Token]) -> Iterator[Sequence[Token] | str]:
+    """The tokens, or of very many the first and the last, and between them how many there are."""
+    if len(tokens) > LONGEST:
+        half = LONGEST // 2
+        hidden = tokens[half:-half]
+        loss = sum(len(token.ids) for token in hidden if token.loss)
+        count = sum(len(token.ids) for token in hidden)
+        yield tokens[:half]
+        yield f"... {count:,} tokens are not shown here, {loss:,} of them with loss. {_WHOLE}"
+        tokens = tokens[-half:]
+    if tokens:
+        yield tokens
+
+
+def clipped(text: str) -> str:
+    """A text that is no tokens, or the beginning of a long one and how much there is."""
+    most = 4 * LONGEST
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}\n... {len(text) - most:,} characters are not shown here. {_WHOLE}"
+
+
+def coloured(tokens: Sequence[Token]) -> Text:
     """The tokens in colour, in two shades by turns; special tokens underlined."""
     from rich.text import Text
 
     text = Text()
-    for index, token in enumerate(row.tokens):
+    for index, token in enumerate(tokens):
         style = (_LOSS if token.loss else _PROMPT)[index % 2]
         if token.special:
             style = f"{style} underline" if token.loss else "magenta underline"
@@ -86,18 +116,18 @@ def coloured(row: ShownRow) -> Text:
     return text
 
 
-def bracketed(row: ShownRow) -> str:
+def bracketed(tokens: Sequence[Token]) -> str:
     """The tokens without colour: bars between them, brackets around those that carry loss."""
-    parts: list[str] = []
+    shown: list[str] = []
     open_ = False
-    for index, token in enumerate(row.tokens):
+    for index, token in enumerate(tokens):
         if token.loss != open_:
-            parts.append("⟦" if token.loss else "⟧")
+            shown.append("⟦" if token.loss else "⟧")
             open_ = token.loss
         elif index:
-            parts.append("│")
-        parts.append(visible(token.text))
-    return "".join(parts) + ("⟧" if open_ else "")
+            shown.append("│")
+        shown.append(visible(token.text))
+    return "".join(shown) + ("⟧" if open_ else "")
 
 
 def print_profile(profile: Profile) -> None:
@@ -136,9 +166,7 @@ def print_findings(profile: Profile) -> None:
         click.echo(f"  what to do: {shown(finding.do)}")
         if finding.rows:
             click.echo(f"  rows to look at: {shown(', '.join(finding.rows))}")
-    click.echo(
-        f"\n{profile.comparisons} comparisons were made; the intervals hold for all of them."
-    )
+    click.echo(f"\n{comparisons_line(profile)}")
     for limit in profile.limits:
         click.echo(limit)
 

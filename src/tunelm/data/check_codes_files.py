@@ -132,7 +132,7 @@ FILE_CODES: dict[str, Code] = {
         "error",
         "a file that is not JSONL",
         "OpenAI takes one JSON object a line and nothing else",
-        "Convert it: tunelm data prepare FILE --to openai.",
+        "Convert it: tunelm data prepare FILE --to messages --out DIR.",
     ),
     "openai-file-size": Code(
         "error",

@@ -81,7 +81,7 @@ def turn_text(turn: Turn) -> str:
 def name(part: str, number: int, turn: Turn) -> str:
     """What messages call a turn: `message 2 (assistant)`."""
     role = turn.get("role")
-    return f"{part}message {number}" + (f" ({role})" if isinstance(role, str) else "")
+    return f"{part}message {number}" + (f" ({role})" if role in ROLES else "")
 
 
 def fold(text: str) -> str:

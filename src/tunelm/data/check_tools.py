@@ -88,7 +88,8 @@ def _calls(turn: Turn, declared: set[str] | None) -> Iterator[Found]:
     if not calls and not legacy:
         return
     if turn.get("role") != "assistant":
-        yield "tool-call-malformed", f"has tool calls, and is the {turn.get('role')}'s"
+        role = shorten(repr(turn.get("role")))
+        yield "tool-call-malformed", f"has tool calls and the role {role}"
         return
     if calls and not _is_list(calls):
         yield "tool-call-malformed", f"has tool_calls {shorten(repr(calls))}"
@@ -112,11 +113,11 @@ def _function(function: Any, declared: set[str] | None) -> Iterator[Found]:
         yield "tool-call-malformed", f"calls {shorten(repr(function))}"
         return
     if declared is not None and called not in declared:  # None: who can tell
-        known = f"the tools are {', '.join(sorted(declared))}" if declared else "no tool is there"
-        yield "tool-unknown", f"calls {shorten(called)!r}; {shorten(known)}"
+        known = f"the tools are {shorten(repr(sorted(declared)))}" if declared else "it has none"
+        yield "tool-unknown", f"calls {shorten(called)!r}; {known}"
     arguments = function.get("arguments")
     if not isinstance(arguments, str) or not _is_object(arguments):
-        yield "tool-arguments", f"calls {shorten(called)} with {shorten(repr(arguments))}"
+        yield "tool-arguments", f"calls {shorten(called)!r} with {shorten(repr(arguments))}"
 
 
 def _is_list(value: Any) -> bool:

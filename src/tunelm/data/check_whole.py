@@ -17,6 +17,8 @@ from tunelm.data.records import Fault, Record
 from tunelm.errors import PrerequisiteError
 from tunelm.types import content_hash
 
+INSTRUCTIONS = ("system", "developer")
+"""Turns that are alike in every row by design: they make no two rows alike."""
 MOST_LABELS = 50
 """With more different answers than this, answers are no labels."""
 ROWS_A_LABEL = 5
@@ -44,7 +46,7 @@ class WholeFile:
         question, answer = exchange(record)
         if answer:
             self._answers.add(answer)
-        first = self._ids.setdefault(row_id(record), record.source)
+        first = self._ids.setdefault(self._id(record), record.source)
         if first != record.source:
             code = "duplicate" if record.text is None else "duplicate-text"
             return fault(code, record, f"the same row as {first}")
@@ -56,6 +58,10 @@ class WholeFile:
                 found = f"another answer than {seen[0]} to {asked!r}"
                 return fault("conflict", record, found)
         return None
+
+    def _id(self, record: Record) -> str:
+        label = record.extra.get("label")
+        return row_id(record) + ("" if label is None else content_hash(ascii(label)))
 
     def finish(self) -> Iterator[Fault]:
         """What shows only at the end: balance of labels, or of answers where there are none."""
@@ -70,7 +76,7 @@ class WholeFile:
 
     def shared(self, record: Record) -> str:
         """Where a row of another file stands in this one, and how; "" where it does not."""
-        if source := self._ids.get(row_id(record)):
+        if source := self._ids.get(self._id(record)):
             return f"the same row as {source}"
         question, _ = exchange(record)
         if question and (seen := self._questions.get(content_hash(question))):
@@ -177,15 +183,19 @@ def alike_or_reason() -> tuple[Alike | None, str]:
 def exchange(record: Record) -> tuple[str, str]:
     """(question, answer) folded: all that stands before the last answer, and that answer.
 
-    Both are "" where the row has no answer; a preference pair and running text have none.
+    A labelled text is a question, and its label the answer. Both are "" where the row has none:
+    other running text, a preference pair, a conversation without an answer.
     """
-    if record.text is not None or record.preferred or record.rejected or not record.messages:
+    if record.text is not None:
+        label = record.extra.get("label")
+        return ("", "") if label is None else (fold(record.text), fold(str(label)))
+    if record.preferred or record.rejected or not record.messages:
         return "", ""
     *before, last = record.messages
     if last.get("role") != "assistant" or not turn_text(last).strip():
         return "", ""
     context = record.extra.get("context")
-    asked = [fold(turn_text(turn)) for turn in before if turn.get("role") != "system"]
+    asked = [fold(turn_text(turn)) for turn in before if turn.get("role") not in INSTRUCTIONS]
     said = [fold(context)] if isinstance(context, str) else []
     return "\n".join([*asked, *said]).strip(), fold(turn_text(last))
 
@@ -205,5 +215,5 @@ def plain(record: Record) -> str:
         text = record.text
     else:
         turns = (*record.messages, *record.preferred, *record.rejected)
-        text = "\n".join(turn_text(turn) for turn in turns if turn.get("role") != "system")
+        text = "\n".join(turn_text(turn) for turn in turns if turn.get("role") not in INSTRUCTIONS)
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -225,6 +225,9 @@ def _tidy(text: str) -> str:
     neighbouring lines) keep their blanks. One leading blank goes; deeper indentation is code.
     """
     lines = [line.rstrip(" \t") for line in text.split("\n")]
+    first = next((n for n, line in enumerate(lines) if line), 0)
+    if lines[first][:1] == " " and lines[first][1:2] not in (" ", "\t"):
+        lines[first] = lines[first][1:]
     kept: list[str] = []
     fenced = False
     blank = 0
@@ -238,8 +241,7 @@ def _tidy(text: str) -> str:
             kept.append(line)
     while kept and not kept[-1]:
         kept.pop()
-    after = "\n".join(kept)
-    return after[1:] if after[:1] == " " and after[1:2] not in (" ", "\t", "") else after
+    return "\n".join(kept)
 
 
 def _aligned(lines: Sequence[str], place: int) -> bool:

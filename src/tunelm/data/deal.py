@@ -97,6 +97,7 @@ def deal(
         seed: another seed, another split.
     """
     dev, test = shares
+    alike = np.unique(np.sort(alike, axis=1), axis=0)
     rows = np.flatnonzero(kept)
     _, first, group = np.unique(hashes[rows], return_index=True, return_inverse=True)
     order = np.argsort(first)  # groups numbered as they come in the file

@@ -139,7 +139,7 @@ def _plain(path: Path, data: bytes) -> str:
 
 def _html(path: Path, data: bytes) -> str:
     try:
-        from lxml import etree, html
+        from lxml import etree, html  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError:
         raise PrerequisiteError(_missing("HTML", "lxml")) from None
     require_text(path, data[: 64 * 1024])
@@ -180,10 +180,15 @@ def _visible_text(tree: Any) -> str:
     verbatim = unseen = 0
 
     def say(text: str | None) -> None:
-        if text and not unseen:
-            parts.append(text if verbatim else re.sub(r"[ \t\r\n\f]+", " ", text))
+        if not text or unseen:
+            return
+        if not verbatim:
+            text = re.sub(r"[ \t\r\n\f]+", " ", text)
+            text = text.lstrip(" ") if not parts or parts[-1][-1] in " \t\n" else text
+        if text:
+            parts.append(text)
 
-    from lxml import etree
+    from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
     for event, element in etree.iterwalk(tree, events=("start", "end")):
         tag = element.tag
@@ -198,7 +203,7 @@ def _visible_text(tree: Any) -> str:
         unseen += change * (tag in UNSEEN)
         say(element.text if event == "start" else element.tail)
     text = "".join(parts).replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]*\n ?", "\n", text)).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", text)).strip("\n") + "\n"
 
 
 # --- PDF --------------------------------------------------------------------------------------
@@ -207,6 +212,7 @@ def _visible_text(tree: Any) -> str:
 def _pdf(path: Path, data: bytes) -> str:
     try:
         import pypdf
+        import pypdf.errors
     except ImportError:
         raise PrerequisiteError(_missing("PDF", "pypdf")) from None
     logger = logging.getLogger("pypdf")  # it logs what it mends; what it cannot, we say below

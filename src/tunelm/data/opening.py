@@ -6,7 +6,7 @@ import gzip
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -36,7 +36,7 @@ class Stream(Protocol):
 
 
 @contextmanager
-def opened(path: Path, unpack: bool = True) -> Iterator[Stream]:
+def opened(path: Path, unpack: bool = True) -> Generator[Stream]:
     """A file to read, unpacked when it is gzip; whatever goes wrong in it is a DataError.
 
     When the block ends without an error the file must still be what it was at the start: a file
@@ -60,7 +60,7 @@ def opened(path: Path, unpack: bool = True) -> Iterator[Stream]:
 
 
 @contextmanager
-def regular(path: Path) -> Iterator[BufferedReader]:
+def regular(path: Path) -> Generator[BufferedReader]:
     """The open file; a device, a pipe or a folder is refused before it is opened."""
     kind = os.stat(path).st_mode
     if not stat.S_ISREG(kind):
@@ -97,8 +97,9 @@ def read_up_to(stream: Stream, size: int) -> bytes:
 
 def read_document(path: Path, stream: Stream) -> bytes:
     """All of a document. Raises DataError when it is larger than `DOCUMENT_LIMIT`."""
-    data = read_up_to(stream, DOCUMENT_LIMIT + 1)
-    if len(data) > DOCUMENT_LIMIT:
+    known = path.stat().st_size  # a packed document is larger than its file, never smaller
+    data = read_up_to(stream, DOCUMENT_LIMIT + 1) if known <= DOCUMENT_LIMIT else b""
+    if max(known, len(data)) > DOCUMENT_LIMIT:
         raise DataError(
             f"{path}: larger than {DOCUMENT_LIMIT // MIB} MiB, which is the most for one document. "
             "Split it into several files, or read each line as a text of its own: "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunelm.data.check_rows import turn_text
 from tunelm.data.check_text import shorten
+from tunelm.data.check_whole import INSTRUCTIONS
 from tunelm.data.records import Record
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ _MAX_PLACES = 16
 """Rows of the other file that are kept for one piece."""
 _QUESTION = 4
 """Words a text of an unknown field has at least to be taken for a question."""
-_INSTRUCTIONS = ("system", "developer")
-"""Turns that are alike in every row by design."""
 _WORD = re.compile(r"\w+")
 
 
@@ -75,9 +74,9 @@ def document(record: Record) -> Document:
     if record.text is not None:
         return Document(record.source, (record.text,), (record.text,))
     turns = (*record.messages, *record.preferred, *record.rejected)
-    said = [turn_text(t) for t in turns if t.get("role") not in _INSTRUCTIONS]
+    said = [turn_text(t) for t in turns if t.get("role") not in INSTRUCTIONS]
     asked = record.messages if record.preferred or record.rejected else record.messages[:-1]
-    question = " ".join(turn_text(t) for t in asked if t.get("role") not in _INSTRUCTIONS)
+    question = " ".join(turn_text(t) for t in asked if t.get("role") not in INSTRUCTIONS)
     return Document(record.source, (*said, *strings(record.extra)), (question,))
 
 
@@ -105,7 +104,7 @@ def documents(
     from tunelm.data.shapes import ShapeError, to_record
 
     names = columns or {}
-    for item in raw_rows(path, format, columns):
+    for item in raw_rows(path, format):
         if not isinstance(item, RawRow):
             continue
         fields = dict(item.fields)

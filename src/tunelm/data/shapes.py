@@ -213,11 +213,12 @@ def _read_sharegpt(row: Fields, at: Place) -> Record:
             raise _broken("missing-role", position, item, '"from" and "value"')
         if "value" not in item:
             raise _broken("missing-content", position, item, '"from" and "value"')
-        role = ROLES.get(item["from"], item["from"])
+        speaker = str(item["from"])
+        role = ROLES.get(speaker, speaker)
         turn = {"role": role, "content": item["value"]}
         turn |= {k: v for k, v in item.items() if k not in ("from", "value")}
-        if SPEAKERS.get(role, role) != item["from"]:
-            turn["from"] = item["from"]
+        if SPEAKERS.get(role, role) != speaker:
+            turn["from"] = speaker
         turns.append(turn)
     return Record(*at, "sharegpt", messages=tuple(turns), tools=_tools(row), extra=row)
 

@@ -11,6 +11,7 @@ as null beside tool calls, for the columns that make the row what it is, and for
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -31,15 +32,14 @@ NULL_IS_A_VALUE = {b"tunelm": b"null is a value"}
 def arrow() -> Any:
     """The pyarrow module. Raises PrerequisiteError when it is not installed."""
     try:
-        import pyarrow
-        import pyarrow.ipc
-        import pyarrow.parquet
+        for part in ("pyarrow.ipc", "pyarrow.parquet"):
+            importlib.import_module(part)
+        return importlib.import_module("pyarrow")
     except ImportError:
         raise PrerequisiteError(
             "Parquet files and saved datasets are read by pyarrow, which is not installed: "
             "pip install 'tunelm[data]'"
         ) from None
-    return pyarrow
 
 
 def parquet_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Item]:
@@ -51,8 +51,6 @@ def parquet_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Item]:
             yield from _Table(path, parquet.schema_arrow).rows(
                 parquet.iter_batches(batch_size=BATCH, use_threads=False)
             )
-        except (TunelmError, OSError):
-            raise
         except Exception as error:  # a damaged file makes the library fail in many ways
             raise _damaged(path, "Parquet file", error) from None
 
@@ -83,12 +81,16 @@ def dataset_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Item]:
             try:
                 reader = pa.ipc.open_stream(file)
                 table = _Table(path, reader.schema, start)
-                yield from table.rows(iter(reader))
-            except (TunelmError, OSError):
-                raise
+                yield from table.rows(map(_sound, reader))
             except Exception as error:
                 raise _damaged(path / name, "Arrow file", error) from None
         start = table.next
+
+
+def _sound(batch: Any) -> Any:
+    """The batch, its offsets checked: Arrow trusts a file, and would read beyond its memory."""
+    batch.validate(full=True)
+    return batch
 
 
 class _Table:
@@ -202,6 +204,9 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _damaged(path: Path, what: str, error: BaseException) -> DataError:
+def _damaged(path: Path, what: str, error: Exception) -> Exception:
+    """The error to raise: what the system or this package says itself is left as it is."""
+    if isinstance(error, TunelmError) or (isinstance(error, OSError) and error.errno):
+        return error
     said = (str(error) or type(error).__name__).splitlines()[0][:150]
     return DataError(f"{path}: the {what} is damaged or cannot be read ({said}).")

@@ -14,10 +14,10 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 from tunelm.data.detect import SUFFIXES, parse_format
 from tunelm.data.opening import DOCUMENT_LIMIT
@@ -79,14 +79,14 @@ def cannot_hold(source: str, what: str, why: str) -> DataError:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Generator[BinaryIO]:
     """A new file that takes the place of the old one when the block ends without an error."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with partial.open("wb") as file:
             if path.suffix == ".gz":
                 with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
-                    yield packed
+                    yield cast(BinaryIO, packed)
             else:
                 yield file
             file.flush()
@@ -206,7 +206,7 @@ class Spool:
 
 
 @contextmanager
-def spooled(rows: Rows, path: Path) -> Iterator[Spool]:
+def spooled(rows: Rows, path: Path) -> Generator[Spool]:
     """The rows in a temporary file beside `path`, which is gone afterwards."""
     with tempfile.TemporaryFile(dir=path.parent) as file:
         spool = Spool(file)
@@ -243,7 +243,7 @@ def _two(rows: Rows) -> Rows:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path) -> Generator[Path]:
     """A folder that appears under its name, complete, when the block ends without an error."""
     if path.exists():
         raise DataError(

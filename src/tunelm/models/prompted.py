@@ -24,6 +24,11 @@ class PromptedModel:
         self.name = inner.name
         self.capabilities = inner.capabilities
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the inner model has to say about its answers; empty for most."""
+        return getattr(self.inner, "notes", ())
+
     def render(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The exact messages the inner model gets."""
         rest = tuple(messages)

@@ -90,9 +90,13 @@ def build_report(run: Path) -> Report:
 
 
 def _baseline(routes: Sequence[Mapping[str, Any]]) -> str | None:
-    """The route that the others are measured against: the first finished baseline."""
-    names = [r["name"] for r in routes if r["kind"] == "baseline" and r["status"] == "done"]
-    return names[0] if names else None
+    """The route that the others are measured against: the first finished baseline.
+
+    One behind an API stands in only where there is no base model's.
+    """
+    done = [r for r in routes if r["kind"] == "baseline" and r["status"] == "done"]
+    done.sort(key=lambda r: r["endpoint"] is not None)
+    return done[0]["name"] if done else None
 
 
 def _split(run: Run) -> dict[str, Any]:
@@ -114,10 +118,12 @@ def _route(run: Run, route: RouteRun, tested: Answers | None) -> dict[str, Any]:
     planned = spending.forecast(route)
     dev = answers_of(run, route, "dev") if tested else None
     seeds = route.finished
+    usd, why_not = spending.cost(route)
     return {
         "name": route.name,
         "kind": route.kind,
         "control": route.control,
+        "endpoint": spending.endpoint_of(route),
         "status": route.status,
         "reason": route.reason,
         "seeds": [seed.seed for seed in seeds],
@@ -128,8 +134,9 @@ def _route(run: Run, route: RouteRun, tested: Answers | None) -> dict[str, Any]:
         "first_error": _first_error(route),
         "usage": spending.usage_by_phase(route),
         "tokens_per_answer": spending.tokens_per_answer(route),
-        "cost": None,
-        "cost_reason": spending.NO_PRICE,
+        "cost": usd,
+        "cost_reason": why_not,
+        "notes": list(dict.fromkeys(note for seed in seeds for note in seed.fit.get("notes", ()))),
         "latency": spending.latency(quantities),
         "memory": spending.memory(quantities),
         "forecast": planned,

@@ -48,6 +48,7 @@ def html_page(report: Report) -> str:
         tone=_tone(report),
         table={row["route"].removesuffix(" (winner)"): row for row in words.table(report)},
         usage=words.usage_rows(report),
+        money=words.money_rows(report),
         routes_plot=_routes_plot(report),
         pairs_plot=_pairs_plot(report),
         aside=[p for p in report["pairs"] if not _is_shown(report, p)],

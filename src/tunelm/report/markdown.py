@@ -9,6 +9,7 @@ from typing import Any
 from tunelm.report.words import (
     between,
     count,
+    money_rows,
     p_cell,
     points,
     quantity,
@@ -41,7 +42,8 @@ def markdown_page(report: Report) -> str:
         _table(_pairs(report)),
         *_examples(report),
         "## What it cost",
-        f"Money: unknown; {report['break_even_reason']}.",
+        _table(money_rows(report)),
+        f"Break-even: unknown; {report['break_even_reason']}.",
         _table(usage_rows(report)),
         _table(_quantities(report)),
         _table(_forecasts(report)),

@@ -38,6 +38,36 @@ def usage_by_phase(route: RouteRun) -> dict[str, dict[str, int | None]]:
     }
 
 
+def cost(route: RouteRun) -> tuple[Quantity | None, str | None]:
+    """(US dollars for all the tokens of a route behind an API, None), or (None, why not).
+
+    Measured tokens times the prices of the task file; cached tokens at the full price.
+    """
+    endpoint = endpoint_of(route)
+    if endpoint is None:
+        return None, NO_PRICE
+    usd_in, usd_out = endpoint["prices"]["usd_in"], endpoint["prices"]["usd_out"]
+    if usd_in is None or usd_out is None:
+        return None, "no price of its endpoint is given (usd_per_million_in and _out)"
+    phases = list(usage_by_phase(route).values())
+    prompt = [phase["prompt_tokens"] for phase in phases]
+    completion = [phase["completion_tokens"] for phase in phases]
+    if usd_in == usd_out == 0:
+        usd = 0.0
+    elif None in prompt or None in completion:
+        return None, "some requests ended without a count of tokens; see spending.jsonl of the run"
+    else:
+        usd = (sum(map(int, prompt)) * usd_in + sum(map(int, completion)) * usd_out) / 1e6
+    method = "measured: tokens reported, x the prices given"
+    return {"value": usd, "unit": "USD", "method": method, "low": None, "high": None}, None
+
+
+def endpoint_of(route: RouteRun) -> Mapping[str, Any] | None:
+    """Which endpoint answered: model, base_url, prices; None for a model on this machine."""
+    found = [seed.detail["endpoint"] for seed in route.finished if "endpoint" in seed.detail]
+    return found[0] if found else None
+
+
 def tokens_per_answer(route: RouteRun) -> dict[str, float | None]:
     """Prompt and completion tokens of one answer, on average over answered rows, by part."""
     return {part: _tokens_an_answer(route.finished, part) for part in EVALUATED}
@@ -154,6 +184,9 @@ def _actuals(route: RouteRun, quantities: Mapping[str, Quantity]) -> dict[str, f
         actual["completion_tokens"] = spent["optimize"]["completion_tokens"]
     if "train" in spent:
         actual["train_tokens"] = spent["train"]["prompt_tokens"]
+    for part, usage in fits[0].fit.get("evaluate_usage", {}).items():
+        actual[f"prompt_tokens_{part}"] = usage["prompt_tokens"]
+        actual[f"completion_tokens_{part}"] = usage["completion_tokens"]
     detail = fits[0].detail
     if "calls" in detail:
         actual["calls"] = detail["calls"].get("made")

@@ -216,6 +216,7 @@ def warnings_of(report: Report) -> list[str]:
         warned += _control_warnings(report)
         warned += _form_and_content(report)
     warned += _failures(report)
+    warned += [f"{r['name']}: {note}" for r in report["routes"] for note in r["notes"]]
     warned += _disagreements(report)
     warned += _rows_and_looks(report)
     warned += _texts(report)

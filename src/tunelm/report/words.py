@@ -139,6 +139,18 @@ def table(report: Report) -> list[dict[str, str]]:
     return [_row(report, route) for route in report["routes"]]
 
 
+def money_rows(report: Report) -> list[dict[str, str]]:
+    """What each route cost in money, or why that is not known."""
+    return [
+        {
+            "route": route["name"],
+            "money": quantity(route["cost"]["value"], "USD") if route["cost"] else UNKNOWN,
+            "how": route["cost"]["method"] if route["cost"] else route["cost_reason"],
+        }
+        for route in report["routes"]
+    ]
+
+
 def usage_rows(report: Report) -> list[dict[str, str]]:
     """Tokens by route and phase, as text; those of a route that kept no count are unknown."""
     nothing = {"prompt_tokens": None, "completion_tokens": None, "cached_tokens": None}

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tunelm.config import RouteSettings
+    from tunelm.models.budget import Wallet
     from tunelm.routes.base import Route
 
 
 class RouteKind(NamedTuple):
-    """A kind of route. `seeded`: another seed gives another result, so each seed is run."""
+    """A kind of route. `seeded`: another seed gives another result, so each seed is run.
+
+    `paid`: it may call an endpoint that charges, and is built with the wallet that pays.
+    """
 
     target: str
     seeded: bool
     extra: str
     summary: str
+    paid: bool = False
 
 
 KINDS = {
@@ -27,7 +32,8 @@ KINDS = {
         "tunelm.routes.baseline:BaselineRoute",
         False,
         "local",
-        "control: the base model with the task's instructions",
+        "control: a model with the task's instructions: the base, or one behind an API",
+        paid=True,
     ),
     "prompt": RouteKind(
         "tunelm.routes.prompt:PromptRoute",
@@ -44,7 +50,9 @@ KINDS = {
 }
 
 
-def make_route(settings: RouteSettings) -> Route:
-    """The route that carries out these settings."""
-    module, _, name = KINDS[settings.kind].target.partition(":")
-    return getattr(importlib.import_module(module), name)(settings)
+def make_route(settings: RouteSettings, wallet: Wallet | None = None) -> Route:
+    """The route that carries out these settings, and pays from `wallet` where it must."""
+    kind = KINDS[settings.kind]
+    module, _, name = kind.target.partition(":")
+    route = getattr(importlib.import_module(module), name)
+    return route(settings, wallet) if kind.paid else route(settings)

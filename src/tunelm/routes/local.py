@@ -23,6 +23,7 @@ from tunelm.training.job import (
     TrainingRow,
     digest,
     replace_folder,
+    training_row,
     write_job,
 )
 from tunelm.types import (
@@ -31,7 +32,6 @@ from tunelm.types import (
     Estimate,
     Example,
     FinishReason,
-    Message,
     Plan,
     Prediction,
     Request,
@@ -132,8 +132,8 @@ class LocalRoute:
             max_tokens=ctx.task.max_tokens,
         )
         system = ctx.task.instructions
-        dev = [_row(example, system, keep=by_metric) for example in ctx.dev]
-        return job, [_row(example, system) for example in train], dev
+        dev = [training_row(example, system, keep=by_metric) for example in ctx.dev]
+        return job, [training_row(example, system) for example in train], dev
 
     def _train(
         self,
@@ -245,17 +245,6 @@ def shuffled_answers(rows: Sequence[Example], seed: int) -> list[Example]:
         )
     dealt = {row.id: line[(i + shift) % len(line)] for i, row in enumerate(line)}
     return [dataclasses.replace(row, answers=dealt[row.id].answers) for row in rows]
-
-
-def _row(example: Example, system: str, keep: bool = False) -> TrainingRow:
-    if not example.answers:
-        raise DataError(f"row {example.id} has no answer to learn from.")
-    if not example.messages:
-        return TrainingRow(example.id, (Message("text", example.answers[0]),))
-    head = (Message("system", system),) if system else ()
-    gold = Message("assistant", example.answers[0])
-    whole = example.to_json() if keep else None
-    return TrainingRow(example.id, (*head, *example.messages, gold), whole)
 
 
 def _prediction(example: Example, answer: Completion) -> Prediction:

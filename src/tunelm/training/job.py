@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunelm.config import LocalSettings, ModelConfig
 from tunelm.errors import DataError, TrainingError
 from tunelm.rundir import write_text
-from tunelm.types import Message, as_messages, content_hash
+from tunelm.types import Example, Message, as_messages, content_hash
 
 WHOLE = "fine_tuned_model"
 """The folder, beside the card, in which a whole trained model stands as Transformers loads it."""
@@ -61,6 +61,21 @@ class TrainingRow:
             "messages": [{"role": m.role, "content": m.content} for m in self.messages],
         }
         return row if self.example is None else {**row, "example": dict(self.example)}
+
+
+def training_row(example: Example, system: str, keep: bool = False) -> TrainingRow:
+    """The row that is trained on for an example: the task's instructions, turns, gold answer.
+
+    With `keep` the example goes with it, for a scorer. Raises DataError without an answer.
+    """
+    if not example.answers:
+        raise DataError(f"row {example.id} has no answer to learn from.")
+    if not example.messages:
+        return TrainingRow(example.id, (Message("text", example.answers[0]),))
+    head = (Message("system", system),) if system else ()
+    gold = Message("assistant", example.answers[0])
+    whole = example.to_json() if keep else None
+    return TrainingRow(example.id, (*head, *example.messages, gold), whole)
 
 
 def write_job(

@@ -14,9 +14,9 @@ from tunelm.data.records import Record, to_example
 from tunelm.errors import DataError, ModelError
 from tunelm.models.loading import load_tokenizer, resolve_base
 from tunelm.models.render import is_text
-from tunelm.training.job import TrainingRow
+from tunelm.training.job import TrainingRow, training_row
 from tunelm.training.rows import EncodedRow, encode_row, encode_rows, encode_texts
-from tunelm.types import Example, Message
+from tunelm.types import Example
 
 SPACE, BREAK, TAB = "·", "↵", "⇥"
 """How a space, a line break and a tab are made visible."""
@@ -53,11 +53,7 @@ class Lens:
 
     def row(self, example: Example) -> TrainingRow:
         """The row as the local route writes it for training."""
-        if not example.messages:
-            return TrainingRow(example.id, (Message("text", example.answers[0]),))
-        head = (Message("system", self.system),) if self.system else ()
-        gold = Message("assistant", example.answers[0])
-        return TrainingRow(example.id, (*head, *example.messages, gold))
+        return training_row(example, self.system)
 
     def encode(self, row: TrainingRow) -> tuple[list[EncodedRow], str | None]:
         """(the row as training encodes it, why training refuses it).
