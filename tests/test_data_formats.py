@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from tunelm.data.detect import CONTAINERS
 from tunelm.data.read import CODES, raw_rows, read_rows, scan
 from tunelm.data.records import Fault, Record, to_example
-from tunelm.data.shapes import SHAPES
+from tunelm.data.shapes import SHAPES, family_of
 from tunelm.data.unshape import preferred_only
 from tunelm.data.write import write_records
 from tunelm.errors import ConfigError, DataError
@@ -668,8 +669,8 @@ def test_ragged_and_badly_quoted_rows_are_named_by_the_line_they_begin_at(tmp_pa
         ("rows.jsonl", '{"text": "a"}'.encode("utf-16-le"), "UTF-16 without a byte order mark"),
         ("rows.csv", b"PK\x03\x04 and so on", "a zip archive"),
         ("rows.jsonl", gzip.compress(gzip.compress(GOOD)), "gzip inside gzip"),
-        ("rows.jsonl.gz", gzip.compress(GOOD * 9999)[:-9], "damaged or cut off"),
-        ("rows.jsonl.gz", gzip.compress(b" " * (80 << 20)), "times its size"),
+        ("rows.jsonl.gz", gzip.compress(GOOD * 999)[:-9], "damaged or cut off"),
+        ("bomb.jsonl.gz", b" " * (1 << 20), "times its size"),
         ("rows.parquet", b"PAR1 no", "damaged"),
         ("rows.parquet", b"no", "in spite of its name"),
         ("rows.json", b'{"text": "caf\xe9"}', "not UTF-8"),
@@ -679,6 +680,10 @@ def test_ragged_and_badly_quoted_rows_are_named_by_the_line_they_begin_at(tmp_pa
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, name: str, content: bytes, said: str):
     path = tmp_path / name
     path.write_bytes(content)
+    if name.startswith("bomb"):
+        with gzip.open(path, "wb", compresslevel=6) as file:
+            for _ in range(70):
+                file.write(content)
     assert said in refusal(path)
     with pytest.raises(DataError, match=said):
         list(read_rows(path))
@@ -827,3 +832,15 @@ def test_public_data_is_read_without_faults_and_written_again(tmp_path: Path):
             write_records(found, out, "jsonl")
             lines = zip(*(p.read_text("utf-8").split("\n") for p in (path, out)), strict=True)
             assert all(a == b or json.loads(a) == json.loads(b) for a, b in lines)
+
+
+def test_the_rows_shown_in_the_documentation_are_of_the_shapes_they_stand_under(tmp_path: Path):
+    page = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^### (\S+)\n.*?^```jsonl\n(.*?)^```", page, flags=re.M | re.S)
+    assert [name for name, _ in shown] == list(SHAPES)
+    for name, rows in shown:
+        path = tmp_path / "rows.jsonl"
+        path.write_text(rows, encoding="utf-8")
+        assert {family_of(record.shape) for record in records(path)} == {name}
+    for name in CONTAINERS:
+        assert f"`{name}`" in page

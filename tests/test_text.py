@@ -20,6 +20,10 @@ from transformers import (
 
 import tunelm
 from tunelm.config import LocalSettings, ModelConfig, load_config
+from tunelm.data.contamination import contamination
+from tunelm.data.python_docs import build_python_docs
+from tunelm.data.read import read_rows
+from tunelm.data.split import split_rows
 from tunelm.errors import ConfigError
 from tunelm.models.local import LocalModel
 from tunelm.models.rolling import windows
@@ -289,10 +293,13 @@ def test_a_continuation_is_cut_between_words() -> None:
 def test_the_interpreters_own_documentation_is_a_task() -> None:
     config = load_config("python-docs")
     assert config.task.kind == "text"
-    from tunelm.data.python_docs import build_python_docs
-
     path = build_python_docs()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert sum(r["text"].count("\n") + 1 for r in rows) >= 10_000
     assert len({r["group"] for r in rows}) == len(rows)
     assert build_python_docs() == path
+    data = config.data.model_copy(update={"path": path})
+    split = split_rows([row.example for row in read_rows(path)], data)
+    shared = contamination(split)
+    assert shared["of"] >= 30
+    assert shared["rows"] == 0  # no test document quotes one that is trained on

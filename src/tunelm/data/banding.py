@@ -40,7 +40,7 @@ class Signer:
                 "finding near-duplicates needs datasketch: pip install 'tunelm[data]'"
             ) from None
         self._bands, self._width = bands_for(threshold)
-        self._empty = MinHash(num_perm=self._bands * self._width, hashfunc=int)
+        self._sketch = MinHash(num_perm=self._bands * self._width, hashfunc=int)
         self._factors = np.random.RandomState(5).randint(1, 1 << 62, self._width).astype(np.uint64)
         self._factors = self._factors * np.uint64(2) + np.uint64(1)
 
@@ -48,9 +48,9 @@ class Signer:
         """(texts, bands) keys of texts that have at least one shingle each."""
         values = np.empty((len(texts), self._bands * self._width), np.uint64)
         for place, own in enumerate(texts):
-            sketch = self._empty.copy()
-            sketch.update_batch(own.tolist())
-            values[place] = sketch.hashvalues
+            self._sketch.clear()
+            self._sketch.update_batch(own.tolist())
+            values[place] = self._sketch.hashvalues
         whole = (values.reshape(len(texts), self._bands, self._width) * self._factors).sum(axis=2)
         return (whole >> np.uint64(32)).astype(np.uint32)
 

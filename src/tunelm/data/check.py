@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunelm.data.check_codes import CODES, fault, file_fault
+from tunelm.data.check_codes import CODES, fault, file_fault, shown_from
 from tunelm.data.check_rows import RowChecker
 from tunelm.data.check_whole import Place, WholeFile, alike_or_reason
 from tunelm.data.openai_rules import Method, TokenCount, check_file, check_openai, openai_counter
@@ -211,15 +211,16 @@ class _Run:
         for group in self.alike.groups():
             ours = group.get(0, [])
             for place in ours[1:]:
-                self._almost("near-duplicate", place, f"almost the same row as {ours[0]}")
+                self._almost("near-duplicate", place, ours[0])
             for place in group.get(1, []) if ours else []:
-                self._almost("validation-overlap", place, f"almost the same row as {ours[0]}")
+                self._almost("validation-overlap", place, ours[0])
             for part in range(2, 2 + len(self.options.against)):
                 for place in ours if part in group else []:
                     if place not in self.overlapping:
-                        self._almost("overlap", place, f"almost the same row as {group[part][0]}")
+                        self._almost("overlap", place, group[part][0])
 
-    def _almost(self, code: str, place: Place, found: str) -> None:
+    def _almost(self, code: str, place: Place, other: Place) -> None:
+        found = f"almost the same row as {shown_from(place.file, str(other))}"
         self.report.add(file_fault(code, place.file, found, place.line))
 
     def say_what_was_not_checked(self) -> None:

@@ -21,3 +21,13 @@ def file_fault(code: str, file: str, found: str, line: int = 0) -> Fault:
     """A fault at a line of a file, or (line 0) of a file as a whole."""
     kind = CODES[code]
     return Fault(code, kind.level, file, line, found, kind.mend)
+
+
+def shown_from(file: str, source: str) -> str:
+    """How a fault of one file names another row: `line 3` where it is the same file.
+
+    >>> shown_from("a.jsonl", "a.jsonl:3"), shown_from("a.jsonl", "b.jsonl:3")
+    ('line 3', 'b.jsonl:3')
+    """
+    other, _, line = source.rpartition(":")
+    return f"line {line}" if other == file else source

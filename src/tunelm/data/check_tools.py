@@ -30,7 +30,7 @@ def check_tools(record: Record) -> Iterator[Found]:
         sound = False
         yield "tool-definition", f'"tools" is {shorten(repr(stray))}'
     legacy = record.extra.get("functions")  # the form before tools: bare functions
-    bare = [{"type": "function", "function": f} for f in (legacy if _is_list(legacy) else ())]
+    bare = [{"type": "function", "function": f} for f in _list(legacy)]
     for number, tool in enumerate((*record.tools, *bare), 1):
         problem, called = _declaration(tool)
         declared.add(called)
@@ -91,11 +91,11 @@ def _calls(turn: Turn, declared: set[str] | None) -> Iterator[Found]:
         role = shorten(repr(turn.get("role")))
         yield "tool-call-malformed", f"has tool calls and the role {role}"
         return
-    if calls and not _is_list(calls):
+    if calls and not _list(calls):
         yield "tool-call-malformed", f"has tool_calls {shorten(repr(calls))}"
         return
     seen: set[Any] = set()
-    for call in cast(Sequence[Any], calls or ()):
+    for call in _list(calls):
         key = call.get("id") if isinstance(call, Mapping) else None
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(key, str) or not key or key in seen or call.get("type") != "function":
@@ -120,8 +120,8 @@ def _function(function: Any, declared: set[str] | None) -> Iterator[Found]:
         yield "tool-arguments", f"calls {shorten(called)!r} with {shorten(repr(arguments))}"
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+def _list(value: Any) -> Sequence[Any]:
+    return cast(Sequence[Any], value) if isinstance(value, list | tuple) else ()
 
 
 def _is_object(text: str) -> bool:
@@ -134,7 +134,7 @@ def _is_object(text: str) -> bool:
 def _keys(turn: Turn) -> Iterator[str]:
     """What the answers to a turn's calls must name: ids, or for the old form the function."""
     calls = turn.get("tool_calls")
-    for call in cast(Sequence[Any], calls if _is_list(calls) else ()):
+    for call in _list(calls):
         if isinstance(call, Mapping) and isinstance(call.get("id"), str):
             yield call["id"]
     legacy = turn.get("function_call")

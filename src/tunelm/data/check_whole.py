@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tunelm.data.check_codes import fault, file_fault
+from tunelm.data.check_codes import fault, file_fault, shown_from
 from tunelm.data.check_rows import fold, turn_text
 from tunelm.data.check_text import shorten
 from tunelm.data.records import Fault, Record
@@ -49,13 +49,13 @@ class WholeFile:
         first = self._ids.setdefault(self._id(record), record.source)
         if first != record.source:
             code = "duplicate" if record.text is None else "duplicate-text"
-            return fault(code, record, f"the same row as {first}")
+            return fault(code, record, f"the same row as {shown_from(record.file, first)}")
         if question:
             said = content_hash(answer)
             seen = self._questions.setdefault(content_hash(question), (record.source, said))
             if seen[1] != said:
                 asked = shorten(next(filter(None, question.split("\n")), ""))
-                found = f"another answer than {seen[0]} to {asked!r}"
+                found = f"another answer than {shown_from(record.file, seen[0])} to {asked!r}"
                 return fault("conflict", record, found)
         return None
 

@@ -70,6 +70,8 @@ def clean_text(text: str, document: bool = False) -> tuple[str, tuple[str, ...]]
 
 def clean_record(record: Record) -> tuple[Record, tuple[str, ...]]:
     """The record with all its text in order, and the names of what was changed."""
+    if _in_order(record):
+        return record, ()
     changed: dict[str, None] = {}
 
     def own(text: str) -> str:
@@ -167,6 +169,23 @@ def turn_text(turn: Turn) -> str:
         str(turn[name]) for name in ("tool_calls", "function_call", "refusal") if turn.get(name)
     ]
     return "\n".join(said)
+
+
+def _in_order(record: Record) -> bool:
+    """Whether nothing in it can need a change: so it is with most rows, and quickly seen."""
+    if record.tools or (record.text is not None and _SUSPECT.search(record.text)):
+        return False
+    for turn in (*record.messages, *record.preferred, *record.rejected):
+        for value in turn.values():
+            if not isinstance(value, str) or _SUSPECT.search(value):
+                return False
+    for value in record.extra.values():
+        if isinstance(value, str):
+            if _SUSPECT.search(value):
+                return False
+        elif isinstance(value, Mapping | list | tuple):
+            return False
+    return True
 
 
 def _turns(turns: Sequence[Turn], own: Callable[[str], str]) -> tuple[Turn, ...]:

@@ -26,73 +26,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelm.data.banding import CANDIDATES, Buckets, Signer, likely
-from tunelm.data.shingles import Hashes, comparable, jaccard, shingles, similarity
+from tunelm.data.banding import Buckets, Signer, likely
+from tunelm.data.shingles import Hashes, comparable, jaccard, shingles, word_hashes
 
 COMMON_SHARE, COMMON_ROWS = 0.25, 50
 """A shingle in more than a quarter of the rows, and in more than 50, is the form of the data."""
 
-PART_SIMILARITY, PART_LIMIT = 0.3, 64
-"""How alike the parts of two rows must be that are alike as a whole; hashes kept of a part."""
+PART_SIMILARITY, PART_WORDS = 0.3, 64
+"""How alike the parts of two rows must be that are alike as a whole; words looked at of a part."""
 
 _BLOCK = 4096
 _TABLE = 1 << 22
 
 
-class NearIndex:
-    """Near-duplicates of one text after another, in memory (about 3 KB a text).
-
-    >>> index = NearIndex()
-    >>> story = "Ann has twelve red apples and gives seven of them to her brother Tom at school"
-    >>> index.add("rows:1", story)
-    []
-    >>> index.find(story.replace("red", "green"))
-    ['rows:1']
-    """
-
-    def __init__(self, threshold: float = 0.8) -> None:
-        self.threshold = threshold
-        self._signer = Signer(threshold)
-        self._keys: list[str] = []
-        self._shingles: list[Hashes] = []
-        self._buckets: dict[int, list[int]] = {}
-
-    def add(self, key: str, text: str) -> list[str]:
-        """Keys of the earlier texts that this one is a near-duplicate of; then it is one too."""
-        own = shingles(text)
-        bands = self._bands(own)
-        found = self._alike(own, bands)
-        for band in bands:
-            self._buckets.setdefault(band, []).append(len(self._keys))
-        self._keys.append(key)
-        self._shingles.append(own)
-        return found
-
-    def find(self, text: str) -> list[str]:
-        """Keys of the texts added so far that this one is a near-duplicate of."""
-        own = shingles(text)
-        return self._alike(own, self._bands(own))
-
-    def _bands(self, own: Hashes) -> list[int]:
-        if not own.size:
-            return []
-        keys = self._signer.keys([own])[0].astype(np.uint64)
-        return (keys | (np.arange(keys.size, dtype=np.uint64) << np.uint64(32))).tolist()
-
-    def _alike(self, own: Hashes, bands: Sequence[int]) -> list[str]:
-        buckets = [b for band in bands if (b := self._buckets.get(band))]
-        earlier = likely([np.array(b[:CANDIDATES]) for b in sorted(buckets, key=len)])
-        alike = [n for n in earlier if similarity(own, self._shingles[n]) >= self.threshold]
-        return [self._keys[n] for n in sorted(alike)]
-
-
 class NearRows:
     """Near-duplicates among many rows: all rows in first, the pairs out afterwards.
 
-    Unlike `NearIndex` it knows all rows before it compares two, so it can leave out the shingles
-    that are the form of the data (an instruction that stands in every prompt, the words of a
-    template): two rows must be alike with them *and* without them. Memory is about 0.3 KB a row;
-    the shingles lie in a temporary file in `folder`.
+    It knows all rows before it compares two, so it can leave out the shingles that are the form of
+    the data (an instruction that stands in every prompt, the words of a template): two rows must
+    be alike with them *and* without them. Memory is about 0.3 KB a row; the shingles lie in a
+    temporary file in `folder`.
+
+    >>> story = "Ann has twelve red apples and gives seven of them to her brother Tom at school"
+    >>> with NearRows() as rows:
+    ...     for text in (story, "Quite another story", story.replace("red", "green")):
+    ...         rows.add(text)
+    ...     [(row, earlier) for row, earlier, _ in rows.matches(drop=True)]
+    [(2, 0)]
     """
 
     def __init__(self, threshold: float = 0.8, folder: Path | None = None) -> None:
@@ -121,8 +81,10 @@ class NearRows:
         """Rows added so far, those of no text included."""
         return len(self._ends) - 1
 
-    def add(self, text: str, same: str = "", parts: Sequence[str] = ()) -> None:
+    def add(self, text: str | Hashes, same: str = "", parts: Sequence[str | Hashes] = ()) -> None:
         """One more row; its number is how many were added before. No text: alike to none.
+
+        Texts may be given as their `word_hashes`.
 
         Rows that are alike as a whole may still say different things: two questions on one long
         passage, or one question with two answers. They are near-duplicates only if `same` is
@@ -137,7 +99,8 @@ class NearRows:
                 self._store()
         size = 0
         if same or parts:
-            hashes = [shingles(part)[:PART_LIMIT] for part in parts]
+            hashes = [word_hashes(p) if isinstance(p, str) else p for p in parts]
+            hashes = [part[:PART_WORDS] for part in hashes]
             head = [zlib.crc32(same.encode("utf-8", "replace")), len(parts)]
             head += [part.size for part in hashes]
             block = np.concatenate((np.array(head, np.uint32), *hashes))
@@ -202,7 +165,8 @@ class NearRows:
         block = np.frombuffer(self._parts.read((stop - start) * 4), np.uint32)
         count = int(block[1])
         ends = np.cumsum(block[2 : 2 + count])[:-1]
-        return int(block[0]), np.split(block[2 + count :], ends) if count else []
+        parts = np.split(block[2 + count :], ends) if count else []
+        return int(block[0]), [shingles(part) for part in parts]
 
     def _store(self) -> None:
         if not self._waiting:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.config import DataConfig
+from tunelm.data.contamination import contamination
 from tunelm.data.given import GivenSplit, find_given
 from tunelm.data.read import Row, read_rows
 from tunelm.data.split import NEAR, PARTS, Split, part_hash, split_rows, take_split
@@ -172,6 +173,7 @@ def _describe(split: Split, config: DataConfig, given: GivenSplit | None) -> dic
         "given": str(given.folder) if given else None,
         "parts": parts,
         "leaks": [dataclasses.asdict(leak) for leak in split.leaks],
+        "contamination": contamination(split),
         "min_test_groups": config.min_test_groups,
         "test_looks": count_test_look(part_hash(split.test)),
     }

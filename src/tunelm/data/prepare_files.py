@@ -8,6 +8,7 @@ whole or not at all.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -286,7 +287,7 @@ class _Writer:
             return line, None
         cleaned = self._cleaner.clean(item)
         record, label = cleaned.record, label_of(cleaned.record, self._job.label)
-        if status == BROKEN or int(row_id(record, label), 16) != int(survey.ids[row]):
+        if status == BROKEN or row_id(record, label) != int(survey.ids[row]):
             raise _changed(self._job)
         reasons = [self._reason(row, status)] if status != KEPT else []
         if cleaned.changes:
@@ -407,11 +408,15 @@ def _is_empty(path: Path) -> bool:
     return not any(path.iterdir())
 
 
-def _short(source: Path, file: str, line: int) -> str:
-    """How the ledger names a row: short, and the same wherever the file lies."""
+@functools.lru_cache(maxsize=1 << 12)
+def _within(source: Path, file: str) -> str:
+    """How the ledger names a file: short, and the same wherever the input lies."""
     inner = Path(file)
-    within = inner.relative_to(source).as_posix() if inner != source else source.name
-    return f"{within}:{line}"
+    return inner.relative_to(source).as_posix() if inner != source else source.name
+
+
+def _short(source: Path, file: str, line: int) -> str:
+    return f"{_within(source, file)}:{line}"
 
 
 def _unpickled(spool: IO[bytes]) -> Iterator[Record]:

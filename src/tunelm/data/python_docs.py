@@ -2,7 +2,9 @@
 
 Two sources: the language topics that `help()` shows (`pydoc_data.topics`), a document each, and
 the docstrings of the standard library, read from its source files without importing them, a
-document a module. What it holds depends on the interpreter, so its version and the hash of the
+document a module. A paragraph of which a piece stands in an earlier document (topics quote
+each other, and modules their base classes) is left out, so that no test document holds text
+that was trained on. What it holds depends on the interpreter, so its version and the hash of the
 text stand in the file's name, and with it in every result.
 """
 
@@ -13,6 +15,7 @@ import hashlib
 import inspect
 import json
 import platform
+import re
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +25,9 @@ from tunelm.rundir import cache_dir, write_text
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
 SHORTEST = 200
-"""Characters; a module with less to say is no document."""
+"""Characters; what has less to say is no document."""
+PIECE = 8
+"""Words in a row; a paragraph that shares as many with an earlier document is a quotation."""
 
 
 def build_python_docs() -> Path:
@@ -50,16 +55,34 @@ def build_python_docs() -> Path:
 
 def documents() -> Iterator[tuple[str, str]]:
     """(name, text) of each document, topics first, in an order that never changes."""
+    seen: set[tuple[str, ...]] = set()
+    for name, text in _sources():
+        left = ""
+        for paragraph in text.split("\n\n"):
+            # with the end of the text so far: a quotation may be of several short paragraphs
+            if not _pieces(f"{left[-200:]} {paragraph}") & seen:
+                left += paragraph + "\n\n"
+        left = left.strip()
+        if len(left) >= SHORTEST:
+            seen |= _pieces(left)
+            yield name, left
+
+
+def _pieces(text: str) -> set[tuple[str, ...]]:
+    """Every PIECE words in a row, without case and punctuation."""
+    words = re.findall(r"\w+", text.casefold())
+    return {tuple(words[i : i + PIECE]) for i in range(len(words) - PIECE + 1)}
+
+
+def _sources() -> Iterator[tuple[str, str]]:
     yield from _topics()
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if LEFT_OUT & set(parts):
             continue
-        text = _docstrings(path)
-        if len(text) >= SHORTEST:
-            name = ".".join(parts).removesuffix(".py").removesuffix(".__init__")
-            yield f"module {name}", text
+        name = ".".join(parts).removesuffix(".py").removesuffix(".__init__")
+        yield f"module {name}", _docstrings(path)
 
 
 def _topics() -> Iterator[tuple[str, str]]:
@@ -68,9 +91,7 @@ def _topics() -> Iterator[tuple[str, str]]:
     except ImportError:
         return
     for name in sorted(topics):
-        text = topics[name].strip()
-        if len(text) >= SHORTEST:
-            yield f"topic {name}", text
+        yield f"topic {name}", topics[name].strip()
 
 
 def _docstrings(path: Path) -> str:

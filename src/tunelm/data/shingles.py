@@ -23,6 +23,18 @@ _WORD = re.compile(rf"\w+|{_SIGNS}")
 _WORD_ANY = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])\w)+|{_SIGNS}")
 
 
+class _Known(dict[str, int]):
+    """CRC-32 of words, remembered: a text repeats few, and they are looked up in C."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = value = zlib.crc32(word.encode("utf-8", "replace"))
+        return value
+
+
+_KNOWN = _Known()
+_MOST_KNOWN = 1 << 17
+
+
 def words(text: str) -> list[str]:
     """The words of a text, case folded; signs that change what a formula says count as words.
 
@@ -37,18 +49,26 @@ def words(text: str) -> list[str]:
 
 def word_hashes(text: str) -> Hashes:
     """A 32-bit hash for each word, in order; the same on every machine."""
-    return np.array([zlib.crc32(w.encode("utf-8", "replace")) for w in words(text)], np.uint32)
+    if len(_KNOWN) > _MOST_KNOWN:
+        _KNOWN.clear()
+    return np.array([_KNOWN[word] for word in words(text)], np.uint32)
 
 
-def shingles(text: str) -> Hashes:
-    """Hashes of the words and the pairs of neighbours, sorted, at most `LIMIT`."""
-    single = word_hashes(text)
+def shingles(text: str | Hashes) -> Hashes:
+    """Hashes of the words and the pairs of neighbours, sorted, at most `LIMIT`.
+
+    A text may be given as its `word_hashes`.
+    """
+    single = word_hashes(text) if isinstance(text, str) else text
     if not single.size:
         return single
     ends = np.empty(single.size + 2, np.uint32)
     ends[0], ends[1:-1], ends[-1] = 0x5BD1E995, single, 0x27D4EB2F
-    pairs = _mixed(ends[:-1] * np.uint32(0x9E3779B1) + ends[1:])
-    found = np.concatenate((_mixed(single), pairs))
+    found = np.empty(2 * single.size + 1, np.uint32)
+    found[: single.size] = single
+    np.multiply(ends[:-1], np.uint32(0x9E3779B1), out=found[single.size :])
+    found[single.size :] += ends[1:]
+    found = _mixed(found)
     found.sort()
     distinct = np.empty(found.size, bool)
     distinct[0] = True
@@ -56,13 +76,8 @@ def shingles(text: str) -> Hashes:
     return found[distinct][:LIMIT]
 
 
-def similarity(a: Hashes, b: Hashes) -> float:
-    """Jaccard similarity of two texts' shingles; an estimate where one has `LIMIT` of them."""
-    return jaccard(*comparable(a, b))
-
-
 def jaccard(a: Hashes, b: Hashes) -> float:
-    """Shared of all."""
+    """Jaccard similarity of two sets: shared of all."""
     if not a.size or not b.size:
         return 0.0
     both = np.concatenate((a, b))

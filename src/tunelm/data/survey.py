@@ -7,6 +7,7 @@ label's number, its place. Its words lie in temporary files (`NearRows`). No tex
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from array import array
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from tunelm.data.clean import Boilerplate, clean_record, turn_text
 from tunelm.data.near import NearRows
 from tunelm.data.records import Fault, Record, Turn
-from tunelm.data.shingles import words
+from tunelm.data.shingles import Hashes, word_hashes
 from tunelm.data.split import NEAR_WORDS
 from tunelm.data.unshape import preferred_only
 from tunelm.errors import DataError
@@ -32,17 +33,18 @@ STATUS = ("kept", "duplicate", "near-duplicate", "dropped", "broken")
 MOST_PROBLEMS = 100
 NOTHING_LEFT = "nothing is left of it after cleaning"
 
+_NO_WORDS: Hashes = np.zeros(0, np.uint32)
 _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|\n+")
 _NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A row in order, what was changed, and the id it had before boilerplate was taken out."""
+    """A row in order, what was changed, and the row before boilerplate was taken out."""
 
     record: Record
     changes: tuple[str, ...]
-    identity: str
+    whole: Record
 
 
 class Cleaner:
@@ -61,13 +63,13 @@ class Cleaner:
         if self._single_answer and (after.preferred or after.rejected):
             after = preferred_only(after)
             changes = (*changes, "rejected answer left out")
-        identity = after.id
+        whole = after
         if after.text is not None and "\n" in after.text:
             text, lines = self.boilerplate.strip(after.text)
             if lines:
                 after = dataclasses.replace(after, text=text)
                 changes = (*changes, f"{lines} boilerplate line{'s' * (lines > 1)}")
-        return Cleaned(after, changes, identity)
+        return Cleaned(after, changes, whole)
 
 
 @dataclass
@@ -182,7 +184,7 @@ class Surveyor:
         label, group = label_of(record, wanted.label), record.extra.get(wanted.group or "group")
         self._found["label"] |= label is not None
         self._found["group"] |= group is not None
-        identity = int(row_id(record, label), 16)
+        identity = row_id(record, label)
         status = KEPT
         if not has_content(record):
             status = DROPPED
@@ -190,28 +192,29 @@ class Surveyor:
             status = DUPLICATE
         else:
             self._seen.add(identity)
-        name = cleaned.identity if group is None else _name(group)
-        question = question_text(record) if status == KEPT else ""
-        folded = words(question)
+        # by its content before boilerplate was taken out, which depends on the other documents
+        name = cleaned.whole.id if group is None else _name(group)
+        said = _Said(record) if status == KEPT else None
         survey.texts += record.text is not None
         survey.ids.append(identity)
-        survey.groups.append(int(content_hash(name), 16))
-        survey.questions.append(int(content_hash(folded), 16) if folded else 0)
+        survey.groups.append(_hash(name.encode("utf-8", "replace")))
+        survey.questions.append(_hash(said.question.tobytes()) if said else 0)
         survey.label.append(-1 if label is None else self._number(self._labels, label))
         survey.status.append(status)
         survey.changed.append(bool(cleaned.changes))
         survey.file.append(self._number(self._files, record.file))
         survey.line.append(record.line)
-        if status != KEPT:
+        if said is None:
             self._add_none()
             return
         if wanted.keep_near:
-            self._whole.add(whole_text(record))
+            self._whole.add(said.whole)
         else:
-            self._whole.add(whole_text(record), *_parts(record, label))
+            self._whole.add(said.whole, *said.parts(label))
         # a text is held against others as a whole already, unless its label keeps it
         again = record.text is None or (label is not None and not wanted.keep_near)
-        self._questions.add(question if again and len(folded) >= NEAR_WORDS else "")
+        long = again and said.question.size >= NEAR_WORDS
+        self._questions.add(said.question if long else "")
 
     def _broken(self, fault: Fault) -> None:
         if not self._wanted.skip_broken:
@@ -272,9 +275,10 @@ def label_of(record: Record, named: str | None) -> str | None:
     return None if value is None else _name(value)
 
 
-def row_id(record: Record, label: str | None) -> str:
-    """Equal rows have equal ids; a text with another label is another row."""
-    return record.id if label is None else content_hash([record.id, label])
+def row_id(record: Record, label: str | None) -> int:
+    """64 bits: equal rows have equal ids; a text with another label is another row."""
+    own = record.id
+    return int(own if label is None else content_hash([own, label]), 16)
 
 
 def has_content(record: Record) -> bool:
@@ -285,50 +289,50 @@ def has_content(record: Record) -> bool:
     return bool(turns) and all(turn_text(turn).strip() for turn in turns if _is_said(turn))
 
 
-def whole_text(record: Record) -> str:
-    """All its text without the system prompt, which is often the same in all rows."""
-    if record.text is not None:
-        return record.text
-    turns = (*record.messages, *record.preferred, *record.rejected)
-    return "\n".join([_context(record), *(turn_text(t) for t in turns if not _is_system(t))])
+class _Said:
+    """What a row says, as hashes of its words, without the system prompt that many rows share."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        context = record.extra.get("context")
+        self._context = word_hashes(context) if isinstance(context, str) else _NO_WORDS
+        if record.text is not None:
+            self._answers: tuple[Hashes, ...] = ()
+            self.question = self.whole = np.concatenate((self._context, word_hashes(record.text)))
+            return
+        turns, answers = _asked_and_answered(record)
+        asked = [self._context, *(word_hashes(turn_text(turn)) for turn in turns)]
+        self._answers = tuple(word_hashes(turn_text(turn)) for turn in answers)
+        self.question = np.concatenate(asked)
+        """All before the last answer; of running text, the text."""
+        self.whole = np.concatenate((*asked, *self._answers))
+
+    def parts(self, label: str | None) -> tuple[str, tuple[str | Hashes, ...]]:
+        """What near-duplicates must have in common besides: see `NearRows.add`."""
+        record = self._record
+        if record.text is not None:
+            return label or "", ()
+        turns, answers = _asked_and_answered(record)
+        asked = next((turn_text(t) for t in reversed(turns) if _role(t) == "user"), "")
+        numbers = " ".join(_NUMBER.findall("\n".join(map(turn_text, answers))))
+        same = f"{len(turns)} {len(answers)} {numbers} {label or ''}"
+        first = _SENTENCE.split(asked[:1000].strip(), maxsplit=1)[0]
+        last = _SENTENCE.split(asked[-1000:].strip())[-1]
+        return same, (first, last, self._context, *self._answers)
 
 
-def question_text(record: Record) -> str:
-    """What is asked: all before the last answer. Of running text, the text."""
-    if record.text is not None:
-        return record.text
-    turns = [t for t in record.messages if not _is_system(t)]
-    if not record.preferred and not record.rejected and turns and _role(turns[-1]) == "assistant":
-        turns = turns[:-1]
-    return "\n".join([_context(record), *(turn_text(turn) for turn in turns)]).strip()
-
-
-def _parts(record: Record, label: str | None) -> tuple[str, tuple[str, ...]]:
-    """What near-duplicates must have in common besides: see `NearRows.add`."""
-    if record.text is not None:
-        return label or "", ()
-    answers = [turn_text(turn) for turn in (*record.preferred[-1:], *record.rejected[-1:])]
-    if not answers and record.messages:
-        answers = [turn_text(record.messages[-1])]
-    asked = next((turn_text(t) for t in reversed(record.messages) if _role(t) == "user"), "")
-    numbers = " ".join(_NUMBER.findall("\n".join(answers)))
-    same = f"{len(record.messages)} {len(record.preferred)} {numbers} {label or ''}"
-    first = _SENTENCE.split(asked[:1000].strip(), maxsplit=1)[0]
-    last = _SENTENCE.split(asked[-1000:].strip())[-1]
-    return same, (first, last, _context(record), *answers)
-
-
-def _context(record: Record) -> str:
-    context = record.extra.get("context")
-    return context if isinstance(context, str) else ""
+def _asked_and_answered(record: Record) -> tuple[list[Turn], list[Turn]]:
+    """The turns before the last answer, and that answer, or the two of a pair."""
+    turns = [turn for turn in record.messages if _role(turn) not in ("system", "developer")]
+    if record.preferred or record.rejected:
+        return turns, [*record.preferred, *record.rejected]
+    if turns and _role(turns[-1]) == "assistant":
+        return turns[:-1], turns[-1:]
+    return turns, []
 
 
 def _role(turn: Turn) -> str:
     return str(turn.get("role", ""))
-
-
-def _is_system(turn: Turn) -> bool:
-    return _role(turn) in ("system", "developer")
 
 
 def _is_said(turn: Turn) -> bool:
@@ -337,6 +341,10 @@ def _is_said(turn: Turn) -> bool:
 
 def _name(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") if data else 0
 
 
 def items_with_rows(items: Iterable[Record | Fault]) -> Iterator[Record | Fault]:

@@ -105,6 +105,7 @@ def _split(run: Run) -> dict[str, Any]:
         for name, part in run.split["parts"].items()
     }
     kept = {key: run.split[key] for key in ("seed", "leaks", "min_test_groups", "test_looks")}
+    kept["contamination"] = run.split.get("contamination")
     return {**parts, **kept, "ledger": dict(run.ledger)}
 
 

@@ -330,6 +330,14 @@ def _rows_and_looks(report: Report) -> list[str]:
             f"Runs on this machine have looked at this test set {looks} times. Each look that "
             "steers what you try next makes its verdict weaker; fresh test rows restore it."
         )
+    shared = split["contamination"]
+    if shared and shared["rows"]:
+        first = shared["found"][0]
+        warned.append(
+            f"{shared['rows']} of {shared['of']} test rows share 13 words in a row, or a whole "
+            f"short question, with a train row; the first: {first['piece'][:120]!r}. Where that is "
+            "more than quoted text, the scores are too good. split.json names the rows."
+        )
     for status, what in (("dropped", "left out"), ("cut", "cut to fit the model's context")):
         if number := split["ledger"].get(status):
             warned.append(f"{number} input rows were {what}; rows.jsonl says which and why.")

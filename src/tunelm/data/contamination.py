@@ -1,0 +1,41 @@
+"""What the test rows of a split share with its train rows: looked at in every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunelm.data.overlap import Document, find_overlaps
+from tunelm.data.split import Split
+from tunelm.types import Example
+
+SHOWN = 20
+
+
+def contamination(split: Split) -> dict[str, Any]:
+    """Test rows that share a piece of 13 words with a train row, or a short question whole.
+
+    Equal and nearly equal questions are never parted by the split; this finds the rest, such as a
+    passage or a paragraph that stands in two documents. Nothing is moved: it may be quoted text.
+
+    Returns:
+        `rows` of `of` test rows; `shared_wording`, pieces left out because many rows hold them;
+        and `found`, the first 20 with the piece.
+    """
+    shared = find_overlaps(map(_document, split.test), map(_document, split.train))
+    return {
+        "rows": len(shared.rows),
+        "of": len(split.test),
+        "shared_wording": shared.common,
+        "found": [
+            {"test_id": row.source, "train_id": row.others[0], "piece": row.piece}
+            for row in shared.rows[:SHOWN]
+        ],
+    }
+
+
+def _document(example: Example) -> Document:
+    asked = " ".join(message.content for message in example.messages)
+    if not asked:
+        return Document(example.id, example.answers, example.answers[:1])
+    context = (example.context,) if example.context else ()
+    return Document(example.id, (asked, *example.answers[:1], *context), (asked,))
