@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 SIZES: dict[str, dict[str, int]] = {
     "nano": {"hidden": 192, "layers": 6, "heads": 6, "mlp": 512, "steps": 6400},
     "nano-test": {"hidden": 32, "layers": 1, "heads": 2, "mlp": 64, "steps": 12},
-    "nano-small": {"hidden": 96, "layers": 4, "heads": 4, "mlp": 256, "steps": 4000},
+    "nano-small": {"hidden": 96, "layers": 4, "heads": 4, "mlp": 256, "steps": 2400},
 }
 TOKENS_A_STEP = 4096
 TOKENS_AT_ONCE = 2048

@@ -690,9 +690,9 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, name: str, content: b
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path):
-    pipe = tmp_path / "pipe.jsonl"
-    os.mkfifo(pipe)
-    assert "pipe" in refusal(pipe)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.jsonl")
+        assert "pipe" in refusal(tmp_path / "pipe.jsonl")
     loop = tmp_path / "loop.jsonl"
     loop.symlink_to(loop)
     assert "cannot be read" in refusal(loop)

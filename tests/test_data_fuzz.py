@@ -26,6 +26,8 @@ from hypothesis import strategies as st
 
 from tunelm.data.read import CODES, parse_row, raw_rows, read_rows, scan
 from tunelm.data.records import Fault, Record, to_example
+from tunelm.data.shapes import SHAPES, ShapeError, family_of, to_record
+from tunelm.data.unshape import to_row
 from tunelm.data.write import write_records
 from tunelm.errors import DataError, PrerequisiteError
 
@@ -33,7 +35,7 @@ from .test_data_formats import HTML, ROWS, pdf
 
 pytest.importorskip("pyarrow")
 SECONDS = float(os.environ.get("TUNELM_FUZZ_SECONDS", "0"))
-TESTS = 5
+TESTS = 6
 FORMATS = [
     *(None, "jsonl", "json", "csv", "tsv", "txt", "markdown", "html", "pdf", "lines", "parquet"),
     *("messages", "text", "jsonl:alpaca", "csv:question-answer", "json:trl-dpo"),
@@ -274,6 +276,25 @@ def test_odd_rows_are_read_and_written_without_a_loss(rows: list[dict[str, Any]]
             assert list(map(plain_json, again)) == list(map(plain_json, found))
         else:
             require_round_trip(found, place, other)
+
+
+@fuzz(40, rows=ANY_ROWS, shape=st.sampled_from([*SHAPES, "trl-dpo-messages"]))
+def test_a_row_in_another_shape_says_the_same(rows: list[dict[str, Any]], shape: str):
+    for row in rows:
+        try:
+            record = to_record(row, "in", 1)
+        except ShapeError:
+            continue
+        try:
+            converted = to_row(record, shape)
+        except ShapeError:
+            assert shape != family_of(record.shape), "its own shape holds every row"
+            continue
+        again = to_record(converted, "in", 1)
+        assert family_of(again.shape) == family_of(shape)
+        for part in ("messages", "text", "preferred", "rejected", "tools"):
+            one, other = getattr(record, part), getattr(again, part)
+            assert json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 CELLS = st.text(st.sampled_from("ab,;\t\"'\n\r |é\u2028\ufeff="), max_size=6)

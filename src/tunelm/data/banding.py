@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelm.data.shingles import Hashes
-from tunelm.errors import PrerequisiteError
 
 SIGNATURE = 128
 """MinHash values a text."""
@@ -33,12 +32,8 @@ class Signer:
     """MinHash signatures cut into bands, one 32-bit key a band."""
 
     def __init__(self, threshold: float) -> None:
-        try:
-            from datasketch import MinHash
-        except ImportError:
-            raise PrerequisiteError(
-                "finding near-duplicates needs datasketch: pip install 'tunelm[data]'"
-            ) from None
+        from datasketch import MinHash  # brings scipy: not where it is not needed
+
         self._bands, self._width = bands_for(threshold)
         self._sketch = MinHash(num_perm=self._bands * self._width, hashfunc=int)
         self._factors = np.random.RandomState(5).randint(1, 1 << 62, self._width).astype(np.uint64)

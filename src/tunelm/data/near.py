@@ -32,7 +32,7 @@ from tunelm.data.shingles import Hashes, comparable, jaccard, shingles, word_has
 COMMON_SHARE, COMMON_ROWS = 0.25, 50
 """A shingle in more than a quarter of the rows, and in more than 50, is the form of the data."""
 
-PART_SIMILARITY, PART_WORDS = 0.3, 64
+PART_SIMILARITY, PART_WORDS = 0.4, 64
 """How alike the parts of two rows must be that are alike as a whole; words looked at of a part."""
 
 _BLOCK = 4096

@@ -298,7 +298,8 @@ class _Writer:
         if cleaned.changes:
             line["status"] = "cleaned"
         part = PARTS[int(self._dealt.parts[row])]
-        self._tallies[part].add(word_hashes(record.plain()), label)
+        said = f"{record.extra.get('context') or ''}\n{record.plain()}"
+        self._tallies[part].add(word_hashes(said), label)
         line |= {"part": part, "row": self._tallies[part].rows}
         return line, record
 

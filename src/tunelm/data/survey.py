@@ -33,6 +33,9 @@ STATUS = ("kept", "duplicate", "near-duplicate", "dropped", "broken")
 MOST_PROBLEMS = 100
 NOTHING_LEFT = "nothing is left of it after cleaning"
 
+RESULT_WORDS = 12
+"""A last sentence of no more words may state the result."""
+
 _NO_WORDS: Hashes = np.zeros(0, np.uint32)
 _SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|\n+")
 _NUMBER = re.compile(r"\d+")
@@ -314,11 +317,17 @@ class _Said:
             return label or "", ()
         turns, answers = _asked_and_answered(record)
         asked = next((turn_text(t) for t in reversed(turns) if _role(t) == "user"), "")
-        numbers = " ".join(_NUMBER.findall("\n".join(map(turn_text, answers))))
-        same = f"{len(turns)} {len(answers)} {numbers} {label or ''}"
+        results = [_result(turn_text(turn)) for turn in answers]
+        same = f"{len(turns)} {results} {label or ''}"
         first = _SENTENCE.split(asked[:1000].strip(), maxsplit=1)[0]
         last = _SENTENCE.split(asked[-1000:].strip())[-1]
         return same, (first, last, self._context, *self._answers)
+
+
+def _result(answer: str) -> list[str]:
+    """The number that a short last sentence ends on: "#### 72", "The answer is 8."."""
+    last = _SENTENCE.split(answer[-1000:].strip())[-1]
+    return _NUMBER.findall(last)[-1:] if len(last.split()) <= RESULT_WORDS else []
 
 
 def _asked_and_answered(record: Record) -> tuple[list[Turn], list[Turn]]:

@@ -13,9 +13,9 @@ from tunelm.data.shapes import (
     SPEAKERS,
     Fields,
     ShapeError,
-    detect,
     family_of,
     reply_start,
+    to_record,
 )
 from tunelm.data.strict_json import shorten
 
@@ -42,8 +42,8 @@ def to_row(record: Record, shape: str | None = None) -> Fields:
     if clash:
         raise _lost(f"the row's own field {shorten(clash[0])}")
     row |= extra
-    if name != record.shape and detect(row) != family_of(name):
-        raise _lost(f"its form: with its other fields it reads as {detect(row)}, which")
+    if name != record.shape:
+        _require_same_meaning(record, row, name)
     return row
 
 
@@ -221,6 +221,19 @@ def _embodied(record: Record) -> list[str]:
     if record.shape == "question-answer" and isinstance(answers, list) and len(answers) == 1:
         found.append("answers")
     return found
+
+
+def _require_same_meaning(record: Record, row: Fields, shape: str) -> None:
+    """A field that meant nothing in the old shape may mean something in the new one."""
+    try:
+        again = to_record(row, record.file, record.line)
+    except ShapeError as error:
+        raise _lost(f"its form ({error.found})") from None
+    if family_of(again.shape) != family_of(shape):
+        raise ShapeError("cannot-hold", f"with its other fields it would read as {again.shape}")
+    for part in ("messages", "text", "preferred", "rejected", "tools"):
+        if getattr(again, part) != getattr(record, part):
+            raise ShapeError("cannot-hold", f"with its other fields its {part} would differ")
 
 
 def _require_as_many_answers(record: Record, shape: str) -> None:

@@ -49,15 +49,14 @@ def cost(route: RouteRun) -> tuple[Quantity | None, str | None]:
     usd_in, usd_out = endpoint["prices"]["usd_in"], endpoint["prices"]["usd_out"]
     if usd_in is None or usd_out is None:
         return None, "no price of its endpoint is given (usd_per_million_in and _out)"
-    phases = list(usage_by_phase(route).values())
-    prompt = [phase["prompt_tokens"] for phase in phases]
-    completion = [phase["completion_tokens"] for phase in phases]
-    if usd_in == usd_out == 0:
-        usd = 0.0
-    elif None in prompt or None in completion:
-        return None, "some requests ended without a count of tokens; see spending.jsonl of the run"
-    else:
-        usd = (sum(map(int, prompt)) * usd_in + sum(map(int, completion)) * usd_out) / 1e6
+    usd = 0.0
+    if usd_in or usd_out:
+        for phase in usage_by_phase(route).values():
+            prompt, completion = phase["prompt_tokens"], phase["completion_tokens"]
+            if prompt is None or completion is None:
+                why = "some requests ended without a count of tokens; see spending.jsonl of the run"
+                return None, why
+            usd += (prompt * usd_in + completion * usd_out) / 1e6
     method = "measured: tokens reported, x the prices given"
     return {"value": usd, "unit": "USD", "method": method, "low": None, "high": None}, None
 
