@@ -270,10 +270,10 @@ def _form_and_content(report: Report) -> list[str]:
         return []
     facts = f"token_f1 {signed(form['diff'])}, contains {signed(content['diff'])} points"
     who = f"{winner} against {baseline}"
-    if form["diff"] > 0 > content["diff"]:
+    if form["diff"] > 0 > content["diff"] and content["verdict"] == "worse":
         meaning = "Answers look more like the references, and hold the right answer less often."
         return [f"{who}: form improved, content did not ({facts}). {meaning}"]
-    if form["diff"] < 0 < content["diff"]:
+    if form["diff"] < 0 < content["diff"] and content["verdict"] == "better":
         meaning = "Answers hold the right answer more often, and look less like the references."
         return [f"{who}: content improved, form did not ({facts}). {meaning}"]
     if form["verdict"] == "better" and content["verdict"] != "better":
