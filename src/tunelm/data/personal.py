@@ -84,7 +84,7 @@ SECRETS: dict[str, tuple[tuple[str, ...], re.Pattern[str]]] = {
             r"(?:[\s\S]{0,20000}?-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
         ),
     ),
-    "Anthropic key": (("sk-ant-",), re.compile(rf"{_B}sk-ant-[A-Za-z0-9_\-]{{20,}}")),
+    "sk-ant key": (("sk-ant-",), re.compile(rf"{_B}sk-ant-[A-Za-z0-9_\-]{{20,}}")),
     "OpenAI key": (
         ("sk-",),
         re.compile(
