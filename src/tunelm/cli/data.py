@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
 VERBS = {"check": "data_check", "prepare": "data_prepare", "show": "data_show"}
+
+
+def reading_options(command: Any) -> Any:
+    """--format and --column, for every verb that reads a file of rows."""
+    for option in (
+        click.option(
+            "--column",
+            "columns",
+            multiple=True,
+            metavar="OUR=THEIRS",
+            callback=_mapping,
+            help="Our field's name and the file's; may be repeated.",
+        ),
+        click.option("--format", "file_format", help="How FILE is written, if not as it looks."),
+    ):
+        command = option(command)
+    return command
+
+
+def _mapping(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """OUR=THEIRS as a mapping. Raises UsageError for anything else."""
+    columns: dict[str, str] = {}
+    for item in given:
+        ours, equals, theirs = item.partition("=")
+        if not (ours and equals and theirs):
+            raise click.UsageError(
+                f"--column {item!r}: expected OUR=THEIRS, as in answer=reply.", ctx
+            )
+        columns[ours] = theirs
+    return columns
 
 
 class _Verbs(click.Group):

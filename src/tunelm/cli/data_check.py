@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelm.cli.data import reading_options
+
 if TYPE_CHECKING:
     from tunelm.data.check import CheckReport, Model
     from tunelm.data.records import Record
@@ -24,14 +26,7 @@ docs/data-check.md explains every code.
 
 @click.command("check", epilog=EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "file_format", help="How FILE is written, if not as it looks.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="OUR=THEIRS",
-    help="Our field's name and the file's; may be repeated.",
-)
+@reading_options
 @click.option("--model", help="Measure the rows by this model's tokenizer: a name, folder, hub id.")
 @click.option(
     "--max-length",
@@ -83,7 +78,6 @@ def _options(
     model: str | None,
     max_length: int | None,
     file_format: str | None,
-    columns: tuple[str, ...],
     provider: str | None,
     **rest: Any,
 ) -> Any:
@@ -93,15 +87,8 @@ def _options(
         raise click.UsageError("--max-length counts tokens, so it needs --model: whose tokens.")
     if provider is None and (rest["openai_model"] or rest["method"] != "supervised"):
         raise click.UsageError("--openai-model and --method need --provider openai.")
-    mapped: dict[str, str] = {}
-    for item in columns:
-        ours, equals, theirs = item.partition("=")
-        if not (ours and equals and theirs):
-            raise click.UsageError(f"--column {item!r}: expected OUR=THEIRS, as in answer=reply.")
-        mapped[ours] = theirs
     return CheckOptions(
         format=file_format,
-        columns=mapped,
         model=_model(model, max_length) if model else None,
         openai=provider == "openai",
         **rest,

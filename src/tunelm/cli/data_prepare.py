@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tunelm.cli.data import reading_options
+
 EXAMPLES = """\b
 Examples:
   tunelm data prepare rows.jsonl --out data/rows
@@ -22,14 +24,7 @@ docs/data-prepare.md says what is changed and why.
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="The folder to make; must be new."
 )
-@click.option("--format", "file_format", help="How FILE is written, if not as it looks.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="OUR=THEIRS",
-    help="Our field's name and the file's; may be repeated.",
-)
+@reading_options
 @click.option(
     "--to",
     default="jsonl",
@@ -61,7 +56,7 @@ docs/data-prepare.md says what is changed and why.
 @click.option("--skip-broken", is_flag=True, help="Go on without broken rows; the ledger has them.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def prepare_command(
-    file: Path, file_format: str | None, columns: tuple[str, ...], as_json: bool, **settings: Any
+    file: Path, file_format: str | None, columns: dict[str, str], as_json: bool, **settings: Any
 ) -> None:
     """Clean FILE, drop duplicates and near-duplicates, split it into train, dev and test.
 
@@ -71,7 +66,7 @@ def prepare_command(
     from tunelm.cli.progress import shown
     from tunelm.data.prepare_files import Preparation, prepare_files
 
-    job = Preparation(file, format=file_format, columns=_columns(columns), **settings)
+    job = Preparation(file, format=file_format, columns=columns, **settings)
     with shown() as progress:
         about = prepare_files(job, progress)
     if as_json:
@@ -80,17 +75,6 @@ def prepare_command(
         click.echo(json.dumps(about, ensure_ascii=False))
     else:
         _print(about, job.out)
-
-
-def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
-    """OUR=THEIRS as a mapping. Raises UsageError for anything else."""
-    columns: dict[str, str] = {}
-    for pair in pairs:
-        ours, sign, theirs = pair.partition("=")
-        if not (ours and sign and theirs):
-            raise click.UsageError(f"--column {pair!r}: expected OUR=THEIRS, as question=prompt.")
-        columns[ours] = theirs
-    return columns
 
 
 def _print(about: dict[str, Any], out: Path) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelm.cli.data import reading_options
+
 if TYPE_CHECKING:
     from tunelm.training.show import Ask
 
@@ -24,14 +26,7 @@ Examples:
 @click.option("--id", "row_id", help="Show the row with this id, or with this beginning of one.")
 @click.option("--rows", type=click.IntRange(1), default=1, show_default=True, help="How many.")
 @click.option("--model", help="A bundled model, a folder or a hub id  [default: tunelm-nano]")
-@click.option("--format", "file_format", help="How the file is written, if not as it looks.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="OUR=THEIRS",
-    help="Our field's name and the file's; may be repeated.",
-)
+@reading_options
 @click.option("--instructions", help="The system message  [default: the task's; none for a file]")
 @click.option(
     "--html",
@@ -81,14 +76,13 @@ def ask_for(
     model: str | None,
     instructions: str | None,
     file_format: str | None,
-    columns: tuple[str, ...],
+    columns: dict[str, str],
 ) -> Ask:
     """What FILE_OR_TASK and the options mean together. Raises ConfigError where they do not."""
     from tunelm.config import TASKS, ModelConfig, load_config
     from tunelm.errors import ConfigError
     from tunelm.training.show import Ask
 
-    named = _columns(columns)
     path = Path(source)
     if path.suffix != ".toml" and path.exists():
         base = ModelConfig() if model is None else ModelConfig(base=model)
@@ -98,7 +92,7 @@ def ask_for(
             model=base,
             system=instructions or "",
             format=file_format,
-            columns=named,
+            columns=columns,
             needs_model=model is not None,
         )
     if path.suffix != ".toml" and not (TASKS / f"{source}.toml").is_file():
@@ -114,17 +108,7 @@ def ask_for(
         model=base,
         system=config.task.instructions if instructions is None else instructions,
         format=file_format or config.data.format,
-        columns={**config.data.columns, **named},
+        columns={**config.data.columns, **columns},
         over_long=config.data.over_long,
         needs_model=True,
     )
-
-
-def _columns(given: tuple[str, ...]) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for item in given:
-        ours, equals, theirs = item.partition("=")
-        if not (ours and equals and theirs):
-            raise click.UsageError(f"--column {item!r}: expected OUR=THEIRS, as in answer=reply.")
-        columns[ours] = theirs
-    return columns

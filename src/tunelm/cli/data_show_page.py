@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 from tunelm.cli import data_show_text as text
+from tunelm.report.html import page_environment
 from tunelm.training.lens import visible
 from tunelm.training.show import Showing
 
@@ -15,14 +14,7 @@ TEMPLATE = "data_show.html.j2"
 
 def html_page(showing: Showing) -> str:
     """The whole page. All text of the rows is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters["plain"] = text.shown
     profile = showing.profile
     return environment.get_template(TEMPLATE).render(

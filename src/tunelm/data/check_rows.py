@@ -50,11 +50,7 @@ def texts(record: Record) -> Iterator[tuple[str, str]]:
     """(where, text) of everything in a row that is written, not structure."""
     if record.text is not None:
         yield "the text", record.text
-    for part, turns in (
-        ("", record.messages),
-        ("preferred ", record.preferred),
-        ("rejected ", record.rejected),
-    ):
+    for part, turns in record.parts:
         for number, turn in enumerate(turns, 1):
             if isinstance(turn, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
                 place = name(part, number, turn)

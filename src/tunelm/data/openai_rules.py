@@ -74,11 +74,7 @@ def _row(record: Record, method: Method) -> Iterator[Found]:
     if parallel is not None and (not isinstance(parallel, bool) or not record.tools):
         what = f"is {shorten(repr(parallel))}" if record.tools else "stands without tools"
         yield "openai-parallel-tool-calls", f"parallel_tool_calls {what}"
-    for part, turns in (
-        ("", record.messages),
-        ("preferred ", record.preferred),
-        ("rejected ", record.rejected),
-    ):
+    for part, turns in record.parts:
         for number, turn in enumerate(turns, 1):
             if isinstance(turn, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
                 yield from _message(f"{part}message {number}", turn, method)

@@ -56,6 +56,15 @@ class Record:
             ]
         )
 
+    @property
+    def parts(self) -> tuple[tuple[str, tuple[Turn, ...]], ...]:
+        """Its turns, with what a message says before "message N" of each part."""
+        return (
+            ("", self.messages),
+            ("preferred ", self.preferred),
+            ("rejected ", self.rejected),
+        )
+
     def plain(self) -> str:
         """All its text, turns in order, a line each: for comparing rows with each other."""
         if self.text is not None:

@@ -147,7 +147,7 @@ def choose_winner(
 
     Takes the report's routes. A route whose tokens an answer are unknown loses a tie.
     """
-    sign = -1.0 if get_metric(primary).lower_is_better else 1.0
+    sign = get_metric(primary).sign
 
     def on_dev(route: Mapping[str, Any]) -> float:
         return sign * route["scores_dev"][primary]["value_failed_as_wrong"]
@@ -191,7 +191,7 @@ def compare_pairs(answers: Sequence[Answers], primary: str) -> list[dict[str, An
         pair["p_holm"] = adjusted
     for pair in pairs:
         p = pair["p_holm"] if pair["family"] else pair["p"]
-        sign = -1.0 if get_metric(pair["metric"]).lower_is_better else 1.0
+        sign = get_metric(pair["metric"]).sign
         pair["verdict"] = verdict(None if pair["diff"] is None else sign * pair["diff"], p)
         pair["note"] = _note(pair, primary)
     return pairs
@@ -333,8 +333,7 @@ def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
                 "diff": sides[0]["value"] - sides[1]["value"],
             }
         )
-    sign = -1.0 if metric.lower_is_better else 1.0
-    gain = {id(r): sign * r["diff"] for r in rows}
+    gain = {id(r): metric.sign * r["diff"] for r in rows}
     won = sorted((r for r in rows if gain[id(r)] > TIE), key=lambda r: -gain[id(r)])
     lost = sorted((r for r in rows if gain[id(r)] < -TIE), key=lambda r: gain[id(r)])
     return {

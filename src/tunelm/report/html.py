@@ -20,14 +20,7 @@ Report = Mapping[str, Any]
 
 def html_page(report: Report) -> str:
     """The whole page. All text of the run is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {
         "count": words.count,
         "p_cell": words.p_cell,
@@ -53,6 +46,18 @@ def html_page(report: Report) -> str:
         pairs_plot=_pairs_plot(report),
         aside=[p for p in report["pairs"] if not _is_shown(report, p)],
         new_warnings=[text for text in report["warnings"] if text not in report["verdict"]],
+    )
+
+
+def page_environment(folder: Path) -> jinja2.Environment:
+    """For the HTML templates in a folder: all text is escaped, a missing name is an error."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
 
 

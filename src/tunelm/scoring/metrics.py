@@ -72,6 +72,11 @@ class Metric(ABC):
         return self.scale is None
 
     @property
+    def sign(self) -> float:
+        """What a value is multiplied by so that more is better."""
+        return -1.0 if self.lower_is_better else 1.0
+
+    @property
     @abstractmethod
     def aggregate(self) -> Callable[[Sequence[float]], float]:
         """The function from a sum of statistics to the value, on `scale`, for those rows.
