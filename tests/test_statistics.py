@@ -171,6 +171,16 @@ def test_the_sign_flip_test_of_six_groups_by_hand() -> None:
     assert (same.diff, same.p, same.low, same.high, same.agrees) == (0, 1, 0, 0, True)
 
 
+def test_ties_count_one_half() -> None:
+    """Nine wins and one loss of ten pairs: 22 of 1,024 patterns are at least as extreme.
+
+    Two are the observed one's own difference of ten or more wins, the other 20 tie with it.
+    """
+    a = rows_of(np.array([1.0] * 9 + [0.0]))
+    b = rows_of(np.array([0.0] * 9 + [1.0]))
+    assert paired(a, b, list("abcdefghij")).p == (2 + 20 / 2 + 1) / 1024
+
+
 def test_a_disagreement_of_interval_and_p_is_said() -> None:
     """Five groups can reach p = 1/16 at best, while their interval may lie above zero."""
     a = rows_of(np.array([0.50, 0.51, 0.49, 0.50, 0.52]))
