@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tunelm.config import LocalSettings, ModelConfig
-from tunelm.errors import ConfigError, DataError, ModelError, TrainingError
+from tunelm.errors import ConfigError, DataError, ModelError, StoppedError, TrainingError
 from tunelm.testing import make_tiny_model
 from tunelm.training import process
 from tunelm.training.batches import epoch_batches, steps_by_epoch
@@ -30,7 +30,7 @@ from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter, check_identity
 from tunelm.training.adapter import load_shapes, make_trainable, probe, prove_learning, trainable
 from tunelm.training.rows import encode_rows
-from tunelm.training.steps import Stepper, collate, summed_loss
+from tunelm.training.steps import Stepper, collate, logits_of, summed_loss
 from tunelm.training.worker import run
 
 PLAIN_TEMPLATE = (
@@ -116,6 +116,56 @@ def test_only_the_last_of_several_answers_carries_loss(tokenizer):
     prompt, supervised = decoded(tokenizer, row)
     assert supervised == "second answer<|end|>"
     assert "first answer" in prompt
+
+
+DIALOGUE = (
+    Message("user", "one?"),
+    Message("assistant", "first answer"),
+    Message("user", "two?"),
+    Message("assistant", "second answer"),
+    Message("user", "three?"),
+    Message("assistant", "third answer"),
+)
+
+
+@pytest.mark.parametrize(
+    ("learn", "heard"),
+    [
+        ((1, 3, 5), "first answer<|end|>second answer<|end|>third answer<|end|>"),
+        ((1, 5), "first answer<|end|>third answer<|end|>"),
+        ((5,), "third answer<|end|>"),
+    ],
+)
+def test_the_named_answers_of_a_conversation_carry_loss(tokenizer, tiny, learn, heard):
+    plain = AutoTokenizer.from_pretrained(tiny)
+    plain.chat_template = PLAIN_TEMPLATE  # writes a line break after each turn's end
+    row = TrainingRow("a", DIALOGUE, learn=learn)
+    for one in (tokenizer, plain):
+        (encoded,) = encode_rows([row], one, {tokenizer.eos_token_id}, 256)
+        assert one.decode(encoded.supervised) == heard
+        batch = collate([encoded], one.pad_token_id, torch.device("cpu"))
+        following = [encoded.ids[place + 1] for place in batch.places.tolist()]
+        assert following == batch.targets.tolist() == list(encoded.supervised)
+
+
+def test_a_template_that_rewrites_earlier_answers_cannot_teach_both(tiny, tokenizer):
+    forgetful = AutoTokenizer.from_pretrained(tiny)
+    forgetful.chat_template = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n"
+        "{% if m.role != 'assistant' or loop.last %}{{ m.content }}{% endif %}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    )
+    row = TrainingRow("a", DIALOGUE, learn=(1, 3, 5))
+    with pytest.raises(DataError, match="Give each answer a row of its own"):
+        encode_rows([row], forgetful, {tokenizer.eos_token_id}, 256)
+
+
+@pytest.mark.parametrize("learn", [[1], [3, 1, 5], [0, 5], [9], []])
+def test_what_a_row_may_learn_is_checked(tiny, tmp_path, learn):
+    row = TrainingRow("a", DIALOGUE, learn=tuple(learn))
+    work = prepared(tmp_path, job_for(tiny), train=[row])
+    with pytest.raises(DataError, match="learn names assistant messages in order"):
+        run(work)
 
 
 def test_the_prompt_is_token_for_token_what_serving_gets(tokenizer):
@@ -289,7 +339,10 @@ def test_the_loss_equals_the_textbook_one_whatever_is_adapted(tiny, tokenizer, t
         for parameter in trainable(model).values():
             parameter.normal_(std=0.1)
     batch = collate(rows, tokenizer.pad_token_id, torch.device("cpu"))
-    got, want = summed_loss(model, batch), textbook_loss(model, rows, tokenizer.pad_token_id)
+    got, want = (
+        summed_loss(logits_of(model, batch), batch),
+        textbook_loss(model, rows, tokenizer.pad_token_id),
+    )
     assert torch.allclose(got, want, rtol=1e-5)
     got.backward()
     gradients = [p.grad.clone() for p in trainable(model).values()]
@@ -306,7 +359,7 @@ def test_a_gpt2_gives_the_textbook_loss_too(tmp_path, tiny):
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     batch = collate(rows, tokenizer.pad_token_id, torch.device("cpu"))
     want = textbook_loss(model, rows, tokenizer.pad_token_id)
-    assert torch.allclose(summed_loss(model, batch), want, rtol=1e-5)
+    assert torch.allclose(summed_loss(logits_of(model, batch), batch), want, rtol=1e-5)
 
 
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole_batch(tiny, tokenizer):
@@ -315,7 +368,7 @@ def test_a_batch_in_pieces_has_the_gradient_of_the_whole_batch(tiny, tokenizer):
     found = []
     for micro_tokens in (10_000, 100):
         model.zero_grad()
-        loss = Stepper(model, tokenizer.pad_token_id, micro_tokens, False).backward(rows)
+        loss = Stepper(model, tokenizer.pad_token_id, micro_tokens, False).backward(rows).loss
         found.append((loss, [p.grad.clone() for p in trainable(model).values()]))
     (loss, whole), (loss_in_pieces, pieces) = found
     assert loss == pytest.approx(loss_in_pieces, rel=1e-5)
@@ -428,6 +481,31 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_can_go_on(tiny, finished, tmp_
         run(work, stop=lambda: next(asked))
     run(work)
     assert same(adapter_weights(work), adapter_weights(finished))
+
+
+def test_a_caller_can_stop_the_process_and_go_on(tiny, finished, tmp_path):
+    work = prepared(tmp_path, job_for(tiny, **LONG))
+    seen: list[str] = []
+    with pytest.raises(StoppedError):
+        process.train(work, on_event=lambda e: seen.append(e["event"]), stop=lambda: "step" in seen)
+    assert not (work / "result.json").exists()
+    process.train(work)
+    assert same(adapter_weights(work), adapter_weights(finished))
+
+
+def test_each_epoch_can_be_kept_as_an_adapter(tiny, finished, tmp_path):
+    job = job_for(tiny, stop_on="none").model_copy(update={"keep_epochs": True})
+    work = prepared(tmp_path, job)
+    result = run(work)
+    kept = [e for e in events(work) if e["event"] == "kept"]
+    assert [(e["epoch"], e["step"]) for e in kept] == [(1, 4), (2, 8)]
+    first, last = (load_file(work / e["folder"] / "adapter_model.safetensors") for e in kept)
+    assert not same(first, last)
+    assert same(last, adapter_weights(work))
+    check_adapter(work / kept[0]["folder"], base_identity(tiny))
+    measured = [e for e in events(work) if e["event"] == "evaluation"][-1]
+    assert 0 <= measured["dev_accuracy"] <= 1
+    assert measured["dev_loss"] == result["dev_loss"]
 
 
 def test_changed_rows_settings_or_base_refuse_to_go_on(tiny, tmp_path):

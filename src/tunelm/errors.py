@@ -61,5 +61,11 @@ class TrainingError(TunelmError, RuntimeError):
     """Training failed, or what it made must not be used (NaN, empty mask, no movement)."""
 
 
+class StoppedError(TrainingError):
+    """Somebody asked a training to stop; a checkpoint was written, and it can go on later."""
+
+    exit_code = 130
+
+
 class BudgetError(TunelmError, RuntimeError):
     """Going on would spend more than the budget allows, or an unknown amount."""

@@ -58,13 +58,14 @@ def parse_address(text: str | None) -> Address:
         raise ConfigError(f"base_url = {given!r} is no address. {_ADDRESS_FORM}")
     if parts.path.rstrip("/").endswith("/completions"):
         raise ConfigError(f"base_url = {given!r} goes too far: end it before '/chat' or the like.")
-    return Address(given.rstrip("/"), host, _is_loopback(host))
+    return Address(given.rstrip("/"), host, is_loopback(host))
 
 
 _ADDRESS_FORM = "Valid: http://127.0.0.1:11434/v1, https://api.openai.com/v1, and the like."
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or number, is this very machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

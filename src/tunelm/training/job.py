@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunelm.config import LocalSettings, ModelConfig
 from tunelm.errors import DataError, TrainingError
@@ -41,6 +41,16 @@ class TrainingJob(BaseModel):
     add up to the whole batch's: memory is bounded, the result is not changed."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60
     """Longest time between two checkpoints; there is one after each evaluation anyway."""
+    keep_epochs: bool = False
+    """Whether `epochs/step-N` holds the adapter after each epoch, ready to be served."""
+
+    @model_validator(mode="after")
+    def _keeps_adapters_only(self) -> TrainingJob:
+        if self.keep_epochs and self.text:
+            raise ValueError(
+                "keep_epochs is for chats: a text's adapter is merged when it is saved"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,19 @@ class TrainingRow:
     """One chat to learn from, whose last message is the assistant's gold answer; or a text.
 
     `example` is the dev row it was made from, as JSON, for a scorer; training ignores it.
+    `learn` names the assistant messages that carry loss, by their places, ascending, the last
+    message among them; None: the last message alone.
     """
 
     id: str
     messages: tuple[Message, ...]
     example: Mapping[str, Any] | None = None
+    learn: tuple[int, ...] | None = None
+
+    @property
+    def learned(self) -> tuple[int, ...]:
+        """The places of the messages that carry loss."""
+        return (len(self.messages) - 1,) if self.learn is None else self.learn
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, for JSON."""
@@ -60,7 +78,23 @@ class TrainingRow:
             "id": self.id,
             "messages": [{"role": m.role, "content": m.content} for m in self.messages],
         }
-        return row if self.example is None else {**row, "example": dict(self.example)}
+        if self.example is not None:
+            row["example"] = dict(self.example)
+        return row if self.learn is None else {**row, "learn": list(self.learn)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+        learn = None if data.get("learn") is None else tuple(int(i) for i in data["learn"])
+        row = cls(str(data["id"]), as_messages(data["messages"]), data.get("example"), learn)
+        last = len(row.messages) - 1
+        if last < 0 or row.messages[last].role not in ("assistant", "text"):
+            raise ValueError("the last message must be the assistant's answer, or a text")
+        roles = {row.messages[i].role for i in row.learned if 0 <= i <= last}
+        ordered = list(row.learned) == sorted(set(row.learned))
+        if not ordered or row.learned[-1:] != (last,) or len(roles) != 1:
+            raise ValueError("learn names assistant messages in order, the last message at the end")
+        return row
 
 
 def training_row(example: Example, system: str, keep: bool = False) -> TrainingRow:
@@ -178,12 +212,10 @@ def _read_rows(path: Path) -> list[TrainingRow]:
             continue
         try:
             data = json.loads(line)
-            row = TrainingRow(str(data["id"]), as_messages(data["messages"]), data.get("example"))
+            row = TrainingRow.from_json(data)
         except (ValueError, KeyError, TypeError) as error:
             problems.append(f"{path}:{number}: not a row with id and messages: {error!r}")
             continue
-        if not row.messages or row.messages[-1].role not in ("assistant", "text"):
-            problems.append(f"{path}:{number}: the last message must be the assistant's answer")
         rows.append(row)
     if problems:
         raise DataError(problems)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tunelm.errors import TrainingError
+from tunelm.errors import StoppedError, TrainingError
 from tunelm.training import checkpoints
 from tunelm.training.adapter import peak_rate, trainable
 from tunelm.training.batches import epoch_batches, steps_by_epoch
@@ -21,18 +21,13 @@ from tunelm.training.steps import Stepper, TrainRow, learning_rate
 Emit = Callable[[dict[str, Any]], None]
 
 
-class StoppedError(TrainingError):
-    """Somebody asked the run to stop; a checkpoint was written, and it can go on later."""
-
-    exit_code = 130
-
-
 @dataclass
 class Loop:
     """One training run on a model with weights to train.
 
     `score` gives the task's metric by generation (larger is better), for
-    `stop_on = "metric"`. `stop` is asked after each step whether to end early.
+    `stop_on = "metric"`. `stop` is asked after each step whether to end early. `keep` is called
+    with (step, epochs done) after each epoch, to keep the weights as they are then.
     """
 
     stepper: Stepper
@@ -43,6 +38,7 @@ class Loop:
     emit: Emit
     stop: Callable[[], bool]
     score: Callable[[], float] | None = None
+    keep: Callable[[int, int], None] | None = None
 
     def run(self) -> State:
         """Train to the end and leave the best weights in the model.
@@ -70,6 +66,8 @@ class Loop:
             self._epoch(state, optimizer, batches)
             self._evaluate(state)
             state.epoch, state.position = state.epoch + 1, 0
+            if self.keep is not None:
+                self.keep(state.step, state.epoch)
             self._save(state, optimizer)
         if settings.stop_on != "none" and state.best_step is not None:
             checkpoints.load_weights(self.work, state.best_step, self.stepper.model)
@@ -93,7 +91,7 @@ class Loop:
             return state
         state = State()
         if self.dev:
-            state.dev_loss_before = self.stepper.mean_loss(self.dev)
+            state.dev_loss_before = self.stepper.evaluate(self.dev).loss
         self.emit(
             {"event": "start", "step": 0, "steps": self._steps, "dev_loss": state.dev_loss_before}
         )
@@ -108,7 +106,7 @@ class Loop:
             rate = learning_rate(state.step, self._steps, self._peak, self.job.settings.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            state.train_loss = self.stepper.backward(rows)
+            state.train_loss, accuracy = self.stepper.backward(rows)
             norm = torch.nn.utils.clip_grad_norm_(self._weights, self.job.settings.grad_clip)
             if not bool(torch.isfinite(norm)):
                 raise TrainingError(
@@ -125,6 +123,7 @@ class Loop:
                     "steps": self._steps,
                     "epoch": state.epoch,
                     "loss": state.train_loss,
+                    "accuracy": round(accuracy, 6),
                     "lr": rate,
                     "tokens": state.tokens,
                     "seconds": round(state.seconds, 3),
@@ -153,9 +152,9 @@ class Loop:
             )
 
     def _evaluate(self, state: State) -> None:
-        settings = self.job.settings
+        settings, accuracy = self.job.settings, None
         if self.dev:
-            state.dev_loss = self.stepper.mean_loss(self.dev)
+            state.dev_loss, accuracy = self.stepper.evaluate(self.dev)
         value = state.dev_loss
         if settings.stop_on == "metric" and self.score is not None:
             self.stepper.model.eval()
@@ -175,6 +174,7 @@ class Loop:
                 "steps": self._steps,
                 "epoch": state.epoch,
                 "dev_loss": state.dev_loss,
+                "dev_accuracy": accuracy,
                 "metric": state.metric,
                 "best_step": state.best_step,
             }

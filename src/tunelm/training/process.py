@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tunelm.errors import TrainingError
+from tunelm.errors import StoppedError, TrainingError
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -19,7 +19,12 @@ _POLL_S = 0.1
 _STOP_S = 30.0
 
 
-def train(work: Path, scorer: str | None = None, on_event: OnEvent | None = None) -> dict[str, Any]:
+def train(
+    work: Path,
+    scorer: str | None = None,
+    on_event: OnEvent | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
     """Run `python -m tunelm.training` on `work` to its end and return its result.
 
     The process does not outlive this one. An exception here, Ctrl-C included, asks it to
@@ -29,8 +34,10 @@ def train(work: Path, scorer: str | None = None, on_event: OnEvent | None = None
         work: a folder that `job.write_job` filled.
         scorer: `module:function` for `stop_on = "metric"` (see `worker.Scorer`).
         on_event: called with each line of `events.jsonl` that this run writes.
+        stop: asked ten times a second whether to write a checkpoint and end.
 
     Raises:
+        StoppedError: `stop` said so; the same call goes on from there.
         TrainingError: with the process's last error.
     """
     command = [sys.executable, "-m", "tunelm.training", str(work), "--parent", str(os.getpid())]
@@ -54,6 +61,8 @@ def train(work: Path, scorer: str | None = None, on_event: OnEvent | None = None
                 for event in next(events):
                     if on_event is not None:
                         on_event(event)
+                if running and stop is not None and stop():
+                    raise StoppedError("training was stopped; the same call goes on from there.")
                 if running:
                     time.sleep(_POLL_S)
         except BaseException:

@@ -7,6 +7,8 @@ in training and in serving.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,21 +30,32 @@ class EncodedRow:
     """A row as the model sees it.
 
     `ids` are prompt, answer and one turn end. The first `n_prompt` of them are exactly what a
-    served model gets as its prompt; all others carry loss.
+    served model gets as its prompt; the others carry loss. Of a conversation with several
+    learned answers, `gaps` are the stretches [start, end) after the first answer that carry
+    none: what others say in between.
     """
 
     id: str
     ids: tuple[int, ...]
     n_prompt: int
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def learned(self) -> Sequence[int]:
+        """The positions in `ids` that carry loss."""
+        if not self.gaps:
+            return range(self.n_prompt, len(self.ids))
+        silent = {at for start, end in self.gaps for at in range(start, end)}
+        return [at for at in range(self.n_prompt, len(self.ids)) if at not in silent]
 
     @property
     def supervised(self) -> tuple[int, ...]:
-        """The tokens that carry loss: the answer and its turn end."""
-        return self.ids[self.n_prompt :]
+        """The tokens that carry loss: each learned answer and its turn end."""
+        return tuple(self.ids[at] for at in self.learned)
 
     @property
     def length(self) -> int:
-        """Tokens fed to the model; the turn end is only ever a target."""
+        """Tokens fed to the model; the last turn end is only ever a target."""
         return len(self.ids) - 1
 
     @property
@@ -51,9 +64,9 @@ class EncodedRow:
         return self.ids[:-1]
 
     @property
-    def places(self) -> range:
+    def places(self) -> Sequence[int]:
         """For each supervised token the position of the input that predicts it."""
-        return range(self.n_prompt - 1, self.length)
+        return [at - 1 for at in self.learned]
 
     @property
     def pieces(self) -> tuple[int, ...]:
@@ -129,19 +142,38 @@ def encode_row(
 ) -> EncodedRow:
     """Encode one row and prove its mask: see `EncodedRow` for what then holds.
 
-    A template that closes no turn gets the tokenizer's EOS put after the answer.
+    A template that closes no turn gets the tokenizer's EOS put after the answer. Each learned
+    answer of a conversation is encoded as if the conversation ended with it, which must be the
+    beginning of the whole.
 
     Raises:
-        DataError: the answer is empty or holds a turn end, or the serving prompt is no prefix.
+        DataError: an answer is empty or holds a turn end, or the serving prompt is no prefix.
     """
-    *before, answer = row.messages
+    turns = [_encode_turn(row, at, tokenizer, stops) for at in row.learned]
+    whole = turns[-1]
+    for turn in turns[:-1]:
+        if whole.ids[: len(turn.ids)] != turn.ids:
+            raise DataError(
+                f"row {row.id}: the chat template writes an earlier answer otherwise once the "
+                "conversation goes on, so that no one row can teach both. Give each answer a "
+                "row of its own."
+            )
+    gaps = tuple((len(a.ids), b.n_prompt) for a, b in itertools.pairwise(turns))
+    return dataclasses.replace(whole, n_prompt=turns[0].n_prompt, gaps=gaps)
+
+
+def _encode_turn(
+    row: TrainingRow, at: int, tokenizer: PreTrainedTokenizerBase, stops: Collection[int]
+) -> EncodedRow:
+    """The row up to the answer that is message `at`, with loss on that answer alone."""
+    *before, answer = messages = row.messages[: at + 1]
     if not answer.content.strip():
         raise DataError(f"row {row.id}: the answer is empty, so there is nothing to learn.")
     prompt = _prompt(row.id, tokenizer, before)
     if not prompt:
         raise DataError(f"row {row.id}: the prompt is empty, so nothing can ask for the answer.")
     if tokenizer.chat_template:
-        tail = _chat_tail(row, tokenizer, prompt)
+        tail = _chat_tail(row.id, messages, tokenizer, prompt)
     else:
         tail = _ids(tokenizer, answer.content)
     end = next((i for i, token in enumerate(tail) if token in stops), None)
@@ -188,14 +220,21 @@ def _prompt(
 
 
 def _chat_tail(
-    row: TrainingRow, tokenizer: PreTrainedTokenizerBase, prompt: list[int]
+    row_id: str,
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: list[int],
 ) -> list[int]:
     """What the template writes after the generation prompt, answer first."""
     # only fast tokenizers know which characters a token covers
     marked = bool(tokenizer.is_fast and _MARKERS.search(str(tokenizer.chat_template)))
-    chat = [{"role": m.role, "content": m.content} for m in row.messages]
+    chat = [{"role": m.role, "content": m.content} for m in messages]
     whole: Any = tokenizer.apply_chat_template(
-        chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=marked
+        chat,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=marked,
+        tokenizer_kwargs={"verbose": False},
     )
     ids, start = list(whole["input_ids"]), len(prompt)
     if ids[:start] != prompt:
@@ -204,18 +243,18 @@ def _chat_tail(
             len(ids),
         )
         raise DataError(
-            f"row {row.id}: the prompt of serving is not the beginning of the training text; "
+            f"row {row_id}: the prompt of serving is not the beginning of the training text; "
             f"from token {at} on, serving has {tokenizer.decode(prompt[at:][:8])!r} and training "
             f"{tokenizer.decode(ids[at:][:8])!r}. The chat template must write an earlier "
             "turn and the generation prompt the same way in both."
         )
     if marked and not any(whole["assistant_masks"][start:]):
         raise DataError(
-            f"row {row.id}: the template's generation markers cover no token of the answer."
+            f"row {row_id}: the template's generation markers cover no token of the answer."
         )
     return ids[start:]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    encoded = tokenizer(text, add_special_tokens=False)
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False)
     return list(encoded["input_ids"])  # pyright: ignore[reportArgumentType]

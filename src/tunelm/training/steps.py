@@ -6,7 +6,7 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -103,8 +103,8 @@ def _logits_only_at(base: Any, places: torch.Tensor) -> Generator[None, None, No
         handle.remove()
 
 
-def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Cross-entropy in nats, summed over the batch's supervised tokens (a float32 scalar)."""
+def logits_of(model: Any, batch: Batch) -> torch.Tensor:
+    """The logits, float32 (N, vocabulary), from which the batch's N targets are predicted."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with _logits_only_at(base, batch.places):
         logits = model(**batch.inputs(), use_cache=False).logits
@@ -113,7 +113,22 @@ def summed_loss(model: Any, batch: Batch) -> torch.Tensor:
             f"{type(base).__name__} gave logits of shape {tuple(logits.shape)} for "
             f"{len(batch.targets)} labels: its output layer is not used in the usual way."
         )
-    return functional.cross_entropy(logits[0].float(), batch.targets, reduction="sum")
+    return logits[0].float()
+
+
+def summed_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Cross-entropy in nats, summed over the batch's supervised tokens (a float32 scalar)."""
+    return functional.cross_entropy(logits, batch.targets, reduction="sum")
+
+
+class Fit(NamedTuple):
+    """How well rows are predicted, over their supervised tokens.
+
+    `loss` is in nats per token; `accuracy` the share of tokens that are the likeliest.
+    """
+
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -126,8 +141,8 @@ class Stepper:
     mixed: bool
     """Whether the base is stored in half precision: then CUDA computes in bfloat16."""
 
-    def backward(self, rows: Sequence[TrainRow]) -> float:
-        """Add the gradient of the rows' mean loss per supervised token; return that loss.
+    def backward(self, rows: Sequence[TrainRow]) -> Fit:
+        """Add the gradient of the rows' mean loss per supervised token; return how they fit.
 
         A batch of more than `micro_tokens` padded tokens runs in pieces. Each piece's summed
         loss is divided by the supervised tokens of the whole batch, so the gradient is that
@@ -137,29 +152,34 @@ class Stepper:
             TrainingError: the loss is NaN or infinite.
         """
         tokens = sum(len(row.supervised) for row in rows)
-        total = 0.0
+        total, right = 0.0, 0
         for batch in self._pieces(rows):
             with self._precision():
-                loss = summed_loss(self.model, batch) / tokens
+                logits = logits_of(self.model, batch)
+                loss = summed_loss(logits, batch) / tokens
             loss.backward()
             total += loss.item()
-        return _finite(total, "training loss")
+            right += _right(logits, batch)
+        return Fit(_finite(total, "training loss"), right / tokens)
 
-    def mean_loss(self, rows: Sequence[TrainRow]) -> float:
-        """Mean loss per supervised token over all rows, without gradient or dropout.
+    def evaluate(self, rows: Sequence[TrainRow]) -> Fit:
+        """How all rows together fit, without gradient or dropout.
 
         Raises:
             TrainingError: the loss is NaN or infinite.
         """
         training = self.model.training
         self.model.eval()
-        total = 0.0
+        total, right = 0.0, 0
         with torch.no_grad():
             for batch in self._pieces(rows):
                 with self._precision():
-                    total += summed_loss(self.model, batch).item()
+                    logits = logits_of(self.model, batch)
+                    total += summed_loss(logits, batch).item()
+                right += _right(logits, batch)
         self.model.train(training)
-        return _finite(total / sum(len(row.supervised) for row in rows), "dev loss")
+        tokens = sum(len(row.supervised) for row in rows)
+        return Fit(_finite(total / tokens, "dev loss"), right / tokens)
 
     def padded_tokens(self, rows: Sequence[TrainRow]) -> int:
         """Tokens that `backward` really computes for these rows, padding included."""
@@ -192,6 +212,10 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     if step < rise:
         return peak * (step + 1) / rise
     return peak * (steps - step) / max(1, steps - rise)
+
+
+def _right(logits: torch.Tensor, batch: Batch) -> int:
+    return int((logits.detach().argmax(-1) == batch.targets).sum())
 
 
 def _finite(loss: float, name: str) -> float:

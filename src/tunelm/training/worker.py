@@ -7,7 +7,7 @@ import importlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,18 @@ def run(
         def emit(event: dict[str, Any]) -> None:
             events.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
+        def keep(step: int, epoch: int) -> None:
+            folder = work / "epochs" / f"step-{step}"
+            _save(model, base.tokenizer, folder, job, identity)
+            where = f"epochs/{folder.name}"
+            emit({"event": "kept", "step": step, "epoch": epoch, "folder": where})
+
         score = None if scorer is None else lambda: scorer(model, base.tokenizer, job, dev)
-        state = Loop(stepper, rows, encoded_dev, job, work, emit, stop, score).run()
+        kept = keep if job.keep_epochs else None
+        state = Loop(stepper, rows, encoded_dev, job, work, emit, stop, score, kept).run()
         proof = prove_learning(model, ids, before)
         parameters = sum(p.numel() for p in trainable(model).values())
-        part = work / "adapter.part"
-        shutil.rmtree(part, ignore_errors=True)
-        save_trained(model, base.tokenizer, part, job, identity)
-        replace_folder(part, work / "adapter")
+        _save(model, base.tokenizer, work / "adapter", job, identity)
         result = _result(work, state, model, proof) | {
             "trainable_parameters": parameters,
             "packing": packing,
@@ -116,6 +120,16 @@ def load_scorer(name: str) -> Scorer:
         raise ConfigError(f"--scorer {name!r}: expected module:function ({error}).") from None
 
 
+def _save(
+    model: Any, tokenizer: Any, folder: Path, job: TrainingJob, identity: Mapping[str, Any]
+) -> None:
+    """Write what is trained so far to `folder`, whole or not at all."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    save_trained(model, tokenizer, part, job, identity)
+    replace_folder(part, folder)
+
+
 def _encode(job: TrainingJob, base: Base, rows: Sequence[TrainingRow]) -> list[EncodedRow]:
     limit = _limit(job, base.model)
     if job.text:
@@ -137,10 +151,10 @@ def packed(
     if len(crowded.rows) == 1:
         return rows, "nothing to pack: no two texts fit into one row"
     try:
-        together = stepper.mean_loss([crowded])
+        together = stepper.evaluate([crowded]).loss
     except (TypeError, ValueError, RuntimeError) as error:
         return rows, f"off: this architecture takes no mask for packed texts ({error})"
-    apart = stepper.mean_loss(crowded.rows)
+    apart = stepper.evaluate(crowded.rows).loss
     tolerance = PACKING_TOLERANCE_HALF if stepper.mixed else PACKING_TOLERANCE
     if abs(together - apart) > tolerance * max(1.0, apart):
         return rows, f"off: packed texts see each other here (loss {together:.5f}, not {apart:.5f})"

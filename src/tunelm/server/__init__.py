@@ -1,0 +1,1 @@
+"""`tunelm serve`: the OpenAI protocol, for answering and for fine-tuning."""

@@ -1,0 +1,55 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunelm.errors import ConfigError
+from tunelm.models.address import is_loopback
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where a server listens, where it keeps its things, and how much it takes on.
+
+    Attributes:
+        target: what is served: a base model, a run, RUN/ROUTE or an adapter's folder.
+        state: the folder of its files, jobs and trained adapters; one server at a time.
+        host: the address to listen on; one that others can reach needs a key.
+        port: 0 picks a free one.
+        api_keys: keys of which a request must bring one; none are asked for when empty.
+        max_waiting: most requests that wait for an answer; further ones get 503.
+        max_batch: most answers that are generated at once.
+        max_adapters: most adapters held in memory; the one not used longest is dropped.
+        max_body: most bytes of a request without a file.
+        max_file: most bytes of an uploaded file.
+        train: whether fine-tuning jobs are taken.
+        verify: a run whose stored predictions the served model must repeat before it is ready.
+        threads: CPU threads for answering; None: torch's choice.
+    """
+
+    target: str
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    max_waiting: int = 64
+    max_batch: int = 32
+    max_adapters: int = 16
+    max_body: int = 8 * MEBIBYTE
+    max_file: int = 512 * MEBIBYTE
+    train: bool = True
+    verify: Path | None = None
+    threads: int | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError where anybody on the network could use the server."""
+        if not is_loopback(self.host) and not self.api_keys:
+            raise ConfigError(
+                f"--host {self.host}: others can reach that address, so a key is needed. Put one "
+                "into an environment variable and name it: --api-key-env TUNELM_API_KEY. Or "
+                "listen on 127.0.0.1."
+            )
