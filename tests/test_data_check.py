@@ -343,6 +343,63 @@ def test_a_fault_of_another_format_is_found(tmp_path: Path, name: str):
     assert report["faults"][0]["line"] in (line, 0)
 
 
+LONG_LINE = b'{"question": "' + b"x" * (64 * 2**20) + b'", "answer": "y"}\n'
+RENAMED = ("--column", "question=frage", "--column", "answer=antwort")
+
+
+def german(**more: Any) -> Row:
+    return {"frage": question("g"), "antwort": answer("g"), **more}
+
+
+def documents(folder: Path) -> Path:
+    folder.mkdir()
+    for i in range(4):
+        (folder / f"{i}.txt").write_text(f"{words(30, f'd {i}')}\n", encoding="utf-8")
+    return folder
+
+
+def parquet_with_pictures(path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{**qa(i), "picture": b"\x89PNG"} for i in range(ROWS)]
+    parquet.write_table(arrow.Table.from_pylist(rows), path)
+
+
+MADE: dict[str, tuple[Callable[[Path], object], str, int, tuple[str, ...]]] = {
+    # code: (what makes the file or folder, where the fault stands in it, the line, options)
+    "line-too-long": (lambda p: jsonl(p, [qa(1), LONG_LINE, qa(2)]), "", 2, ()),
+    "column-left-out": (parquet_with_pictures, "", 0, ()),
+    "column-not-found": (
+        lambda p: jsonl(p, [german()]), "", 0, (*RENAMED, "--column", "group=thema")
+    ),
+    "column-clash": (
+        lambda p: jsonl(p, [german(), german(question="old")]), "", 2, RENAMED
+    ),
+    "unreadable-document": (
+        lambda p: (documents(p) / "broken.txt").write_bytes(b"caf\xe9"), "broken.txt", 0, ()
+    ),
+    "not-a-document": (
+        lambda p: (documents(p) / "picture.png").write_bytes(b"\x89PNG"), "picture.png", 0, ()
+    ),
+    "link-loop": (lambda p: (documents(p) / "again").symlink_to(p), "again", 0, ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", MADE)
+def test_a_fault_of_columns_or_of_a_folder_is_found(tmp_path: Path, code: str):
+    make, inside, line, options = MADE[code]
+    path = tmp_path / "rows"
+    make(path)
+    exit_code, report = run(path, *options)
+    assert places(report) == [(code, str(path / inside), line)]
+    assert exit_code == (1 if CODES[code].level == "error" else 0)
+
+
+def test_every_fault_of_reading_is_planted_somewhere_above():
+    planted = {code for code, *_ in (*BROKEN.values(), *OTHER_FILES.values())} | set(MADE)
+    assert set(READ_CODES) <= planted
+
+
 # --- clean files -------------------------------------------------------------------------------
 
 
@@ -526,6 +583,90 @@ def test_validation_rows_that_stand_in_the_training_file_are_named(tmp_path: Pat
     assert f"the same question as {train}:6" in found
     assert f"almost the same row as {train}:{ROWS + 1}" in found
     assert report["validation_rows"] == 5
+
+
+# --- the parts of a split ----------------------------------------------------------------------
+
+
+def prepared(tmp_path: Path, *options: str) -> Path:
+    """What the command makes of clean rows."""
+    path, out = jsonl(tmp_path / "rows.jsonl", [qa(i) for i in range(ROWS)]), tmp_path / "out"
+    args = ["data", "prepare", str(path), "--out", str(out), *options]
+    assert CliRunner().invoke(cli, args).exit_code == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--to", "csv"), ("--to", "messages"), ("--dev", "0"), ("--dev", "0", "--test", "0")],
+)
+def test_what_was_prepared_is_checked_part_by_part(tmp_path: Path, options: tuple[str, ...]):
+    out = prepared(tmp_path, *options)
+    counts = json.loads((out / "split.json").read_text())["parts"]
+    code, report = run(out, "--strict")
+    assert (code, report["faults"], report["rows"]) == (0, [], ROWS)
+    assert report["parts"] == {part: counts[part]["rows"] for part in counts}
+    shown = CliRunner().invoke(cli, ["data", "check", str(out)]).output
+    parts = ", ".join(f"{part} {n}" for part, n in report["parts"].items())
+    assert shown == f"{out}: {ROWS} rows ({parts}), no fault found.\n"
+
+
+def test_a_row_that_stands_in_two_parts_is_named_with_both_files(tmp_path: Path):
+    out = prepared(tmp_path)
+    train, dev, test = (out / f"{part}.jsonl" for part in ("train", "dev", "test"))
+    long = put(qa, "answer", words(60, "long"))
+    rows = {path: path.read_text().splitlines() for path in (train, dev, test)}
+    almost = {**long, "question": long["question"].replace("What", "And what")}
+    for path, more in (
+        (train, [json.dumps(long), "{broken"]),
+        (dev, [rows[train][0], json.dumps(qa("only in dev")), rows[dev][0]]),
+        (test, [json.dumps(almost), rows[dev][0], json.dumps(put(qa, "answer", ""))]),
+    ):
+        path.write_text("\n".join([*rows[path], *more]) + "\n")
+    n = {path: len(lines) for path, lines in rows.items()}
+    code, report = run(out)
+    assert code == 1
+    assert sorted(places(report)) == sorted(
+        [
+            ("not-json", str(train), n[train] + 2),
+            ("validation-overlap", str(dev), n[dev] + 1),
+            ("duplicate", str(dev), n[dev] + 3),
+            ("validation-overlap", str(test), n[test] + 1),
+            ("validation-overlap", str(test), n[test] + 2),
+            ("empty-answer", str(test), n[test] + 3),
+        ]
+    )
+    found = {(f["file"], f["line"]): f["found"] for f in report["faults"]}
+    assert found[str(dev), n[dev] + 1] == f"the same row as {train}:1"
+    assert found[str(test), n[test] + 1] == f"almost the same row as {train}:{n[train] + 1}"
+    assert found[str(test), n[test] + 2] == f"the same row as {dev}:1"
+    assert report["unreadable"] == 1
+
+
+def test_a_split_is_held_against_validation_and_other_files_too(tmp_path: Path):
+    out = prepared(tmp_path)
+    rows = [json.loads(line) for line in (out / "test.jsonl").read_text().splitlines()]
+    shared = put(qa, "answer", words(40, "shared"))
+    with (out / "dev.jsonl").open("a") as file:
+        file.write(json.dumps(shared) + "\n")
+    line = len((out / "dev.jsonl").read_text().splitlines())
+    validation = jsonl(tmp_path / "val.jsonl", [rows[0], qa("v")])
+    other = jsonl(tmp_path / "other.jsonl", [{"text": f"So, {shared['answer']}"}])
+    _, report = run(out, "--validation", validation, "--against", other)
+    assert places(report) == [
+        ("validation-overlap", str(validation), 1),
+        ("overlap", str(out / "dev.jsonl"), line),
+    ]
+    assert report["validation_rows"] == 2
+
+
+def test_a_split_without_its_train_part_is_one_line(tmp_path: Path):
+    out = prepared(tmp_path)
+    (out / "train.jsonl").unlink()
+    refused = CliRunner().invoke(cli, ["data", "check", str(out)]).exception
+    assert str(refused) == (
+        f"{out}: has no train part. Put the file there, or prepare the data anew."
+    )
 
 
 # --- the length --------------------------------------------------------------------------------

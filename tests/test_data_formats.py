@@ -452,8 +452,9 @@ def test_a_format_that_is_named_is_taken(tmp_path: Path):
     for wrong in ("excel", "csv:excel", "alpaca:csv"):
         with pytest.raises(ConfigError, match="no format"):
             list(scan(path, wrong))
-    with pytest.raises(ConfigError, match="only read"):
-        write_records(records(path), tmp_path / "out.pdf", "pdf")
+    for wrong, why in (("pdf", "where letters stand"), ("folder", "write a folder of one")):
+        with pytest.raises(ConfigError, match=f"the format {wrong} is only read: .*{why}"):
+            write_records(records(path), tmp_path / "out", wrong)
 
 
 # --- documents -----------------------------------------------------------------------------------
@@ -537,6 +538,53 @@ def test_documents_of_every_kind(tmp_path: Path):
     with pytest.raises(DataError, match="is one file, and there are several texts"):
         write_records(found, tmp_path / "all.txt", "txt")
     assert len(records(folder / "a.txt", "lines")) == 2
+
+
+PAGES = [
+    "plain",
+    "two\nlines\n",
+    "\n\n\n\n  blanks before, tabs\t and after \t\n\n\n\n",
+    "<b>bold</b> &amp; &#233; </pre></body><script>x</script> <!-- y --> ]]> 1 < 2 && 3 > 2",
+    "caf\u00e9 \u65e5\u672c\u8a9e \U0001f642 e\u0301 a\u00a0b \u2028 \u200b",
+    '{"text": "json"}\n{"text": "lines"}\n',
+]
+
+
+def test_texts_are_written_as_pages_and_read_as_the_same_texts(tmp_path: Path):
+    pytest.importorskip("lxml")
+    texts = [Record("in", i, "text", text=text) for i, text in enumerate(PAGES, 1)]
+    assert write_records(texts, tmp_path / "pages", "html") == len(PAGES)
+    names = [path.name for path in sorted((tmp_path / "pages").iterdir())]
+    assert names[0] == "00000001.html"
+    for format in (None, "html"):
+        assert [record.text for record in records(tmp_path / "pages", format)] == PAGES
+    for text in texts:
+        for name in ("one.html", "one.htm.gz"):
+            write_records([text], tmp_path / name, "html")
+            assert alike(records(tmp_path / name), [text])
+    page = (tmp_path / "pages" / "00000004.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "<script" not in page
+    with pytest.raises(DataError, match=r"one.html: is one file, and there are several texts"):
+        write_records(texts, tmp_path / "one.html", "html")
+    for wrong in ("a\rb", "a\0b", " \n"):
+        with pytest.raises(DataError, match="in:1: cannot be written as html"):
+            write_records([Record("in", 1, "text", text=wrong)], tmp_path / "wrong", "html")
+    labelled = records(put(tmp_path / "in.jsonl", ROWS["text"]))
+    with pytest.raises(DataError, match=r"in.jsonl:1: .* the field 'label' would be lost"):
+        write_records(labelled, tmp_path / "wrong", "html")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_page_that_is_more_than_one_pre_is_read_block_by_block(tmp_path: Path):
+    path = tmp_path / "page.html"
+    for page, text in {
+        "<pre>\r\n  a\r\n\r\n\r\n\r\nb </pre>": "  a\n\n\n\nb ",
+        "<pre>  a  <b>b</b>  \n</pre>": "  a  b\n",
+        "<pre>  a  \n</pre><p>b": "  a\n\nb\n",
+    }.items():
+        path.write_bytes(f"<html><body>{page}</body></html>".encode())
+        assert records(path)[0].text == text
 
 
 def test_pages_in_another_encoding_that_they_name(tmp_path: Path):

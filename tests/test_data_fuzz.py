@@ -327,7 +327,7 @@ def _turn(role: str, content: str) -> dict[str, str]:
 @fuzz(
     40,
     texts=st.lists(st.text(max_size=30), min_size=1, max_size=3),
-    format=st.sampled_from(["txt", "markdown", "lines"]),
+    format=st.sampled_from(["txt", "markdown", "html", "lines"]),
 )
 def test_odd_texts_go_through_documents(texts: list[str], format: str):
     found = [Record("in", i, "text", text=text) for i, text in enumerate(texts, 1)]

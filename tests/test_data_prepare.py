@@ -237,6 +237,18 @@ def test_boilerplate_lines_are_taken_out_of_documents(tmp_path: Path):
     lines = ledger(tmp_path / "out")
     assert [line["reason"] for line in lines[:2]] == [None, "changed: 1 boilerplate line"]
     assert lines[0]["source"] == "00.txt:1"
+    args = ["data", "prepare", str(folder), "--out", str(tmp_path / "kept"), "--dev", "0.2"]
+    result = CliRunner().invoke(cli, [*args, "--keep-boilerplate", "--json"])
+    assert result.exit_code == 0, result.output
+    about = json.loads(result.stdout.splitlines()[-1])
+    assert about["boilerplate"] == {}
+    assert about["settings"]["keep_boilerplate"] is True
+    assert about["counts"] == {
+        "kept": 40, "cleaned": 0, "duplicate": 0, "near-duplicate": 0, "dropped": 0, "broken": 0,
+    }  # fmt: skip
+    assert {line["reason"] for line in ledger(tmp_path / "kept")} == {None}
+    rows = [row for part in PARTS for row in part_rows(tmp_path / "kept", part)]
+    assert sum("rights reserved" in row["text"] for row in rows) == 20
 
 
 # --- near-duplicates ----------------------------------------------------------------------------
@@ -414,7 +426,8 @@ def test_rows_of_one_group_and_of_one_question_stand_together(tmp_path: Path):
         ({"label": "mood"}, DataError, "--label mood: no row has that field. Fields: topic"),
         ({"group": "mood"}, DataError, "--group mood: no row has that field"),
         ({"dev": 0.6, "test": 0.4}, ConfigError, "together below 1"),
-        ({"to": "pdf"}, ConfigError, "--to pdf: is only read"),
+        ({"to": "pdf"}, ConfigError, "--to pdf: is only read: it holds where letters stand"),
+        ({"to": "folder"}, ConfigError, "--to folder: is only read: .* html write a folder"),
         ({"to": "nothing"}, ConfigError, "no format 'nothing'"),
         ({"near": 0}, ConfigError, "--near 0: a similarity above 0"),
         ({"columns": {"question": "frage"}}, DataError, "which no row has"),
@@ -465,6 +478,22 @@ def test_the_parts_are_written_as_asked_and_read_as_the_same_rows(tmp_path: Path
             assert isinstance(record, Record)
             found.append(tuple(turn["content"] for turn in record.messages))
     assert sorted(found) == sorted((row["question"], row["answer"]) for row in rows)
+
+
+def test_texts_become_folders_of_pages_that_are_read_and_checked(tmp_path: Path):
+    pytest.importorskip("lxml")
+    rows = [{"text": f"{row['question']}\n\n  1 < {i} & \u00e9"} for i, row in enumerate(qa(60))]
+    out = tmp_path / "out"
+    about = run(write(tmp_path / "rows.jsonl", rows), out, to="html", dev=0.2, test=0.3)
+    found = [
+        item.text
+        for part in PARTS
+        for item in scan(out / about["parts"][part]["file"])
+        if isinstance(item, Record)
+    ]
+    assert sorted(found, key=str) == sorted(row["text"] for row in rows)
+    result = CliRunner().invoke(cli, ["data", "check", str(out), "--strict"])
+    assert result.exit_code == 0, result.output
 
 
 def test_columns_are_named_and_tables_are_read(tmp_path: Path):
@@ -644,7 +673,7 @@ def test_a_split_made_by_hand_is_taken_and_one_that_lacks_a_part_is_not(tmp_path
     with pytest.raises(DataError, match=r"the test part stands there 2 times"):
         prepare(config(folder), work, count_words, limit=100)
     run(write(tmp_path / "rows.jsonl", qa(60)), tmp_path / "out", dev=0)
-    with pytest.raises(DataError, match=r"has no dev part\. Prepare the data with --dev above 0"):
+    with pytest.raises(DataError, match=r"has no dev part\. Put .* prepare the data with --dev"):
         prepare(config(tmp_path / "out"), tmp_path / "run", count_words, limit=100)
 
 

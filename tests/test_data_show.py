@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -229,6 +230,32 @@ def test_running_text_is_learned_from_its_second_token_on_and_cut_into_pieces(
     assert int(count.group(1).replace(",", "")) == hidden
 
 
+QUIET = """
+import sys, tunelm
+from tunelm.cli import cli
+model, rows = sys.argv[1:]
+cli.main(["data", "show", rows, "--model", model, "--rows", "2"], standalone_mode=False)
+tunelm.load(model).score([((tunelm.Message("text", ""),), "jumps " * 400)])
+"""
+
+
+def test_texts_longer_than_the_tokenizer_s_limit_raise_no_alarm(tiny_model: Path, tmp_path: Path):
+    tokenizer = AutoTokenizer.from_pretrained(
+        copied(tiny_model, tmp_path / "model", PLAIN_TEMPLATE)
+    )
+    tokenizer.model_max_length = 100
+    tokenizer.save_pretrained(tmp_path / "model")
+    for name in ("model.safetensors", "generation_config.json"):
+        shutil.copy(tiny_model / name, tmp_path / "model" / name)
+    rows = [{"text": "jumps " * 400}, pair("Hi?", "jumps " * 400)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    out = subprocess.run(
+        [sys.executable, "-c", QUIET, tmp_path / "model", path], capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stderr
+    assert "sequence length" not in out.stdout + out.stderr
+
+
 def test_a_task_brings_its_model_instructions_and_limits(
     task: Path, models: dict[str, str], tmp_path: Path
 ):
@@ -244,6 +271,22 @@ def test_a_task_brings_its_model_instructions_and_limits(
     assert "the limit is 512" in long["refused"]
     assert any("leaves the row out" in note for note in long["notes"])
     assert as_json(task, "--instructions", "")["system"] == ""
+
+
+def test_of_a_prepared_folder_train_is_shown(task: Path, models: dict[str, str], tmp_path: Path):
+    rows = [pair(f"What is the word of {i * 7919}?", f"It is w{i * 104729}.") for i in range(60)]
+    write(tmp_path / "all.jsonl", rows)
+    args = ["data", "prepare", str(tmp_path / "all.jsonl"), "--out", str(tmp_path / "split")]
+    assert CliRunner().invoke(cli, [*args, "--to", "csv", "--dev", "0"]).exit_code == 0
+    found = as_json(tmp_path / "split", "--model", models["made"])
+    parts = json.loads((tmp_path / "split" / "split.json").read_text())["parts"]
+    assert found["profile"]["rows"] == parts["train"]["rows"] < 60
+    assert found["title"] == "split"
+    assert found["path"] == str(tmp_path / "split" / "train.csv")
+    task.write_text(task.read_text().replace('"rows.jsonl"', '"split"'))
+    assert as_json(task)["path"].endswith("train.csv")
+    test = as_json(tmp_path / "split" / "test.csv", "--model", models["made"])
+    assert test["profile"]["rows"] == parts["test"]["rows"]
 
 
 def test_a_row_is_found_by_its_number_or_its_id(models: dict[str, str], tmp_path: Path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from tunelm.data.read import read_rows
 from tunelm.errors import ConfigError
+from tunelm.models.budget import Wallet
 from tunelm.predict import predict
 from tunelm.scoring.continuation import as_continuation
 from tunelm.scoring.metrics import metrics_for, row_statistics
@@ -22,8 +23,9 @@ def score_file(
     max_tokens: int,
     out: Path | None,
     progress: Callable[[str, int, int], None],
+    wallet: Wallet | None = None,
 ) -> dict[str, Any]:
-    """Greedy answers of `target` to all rows of `data`, scored.
+    """Greedy answers of `target` to all rows of `data`, scored; `wallet` as in `load`.
 
     Raises ConfigError when `out` exists: other predictions are not written over.
     """
@@ -32,7 +34,7 @@ def score_file(
     examples = list({row.example.id: row.example for row in read_rows(data)}.values())
     kind = "qa" if examples[0].messages else "text"
     examples = [as_continuation(e) for e in examples]
-    model = load(target)
+    model = load(target, wallet)
     with tempfile.TemporaryDirectory() as temporary:
         path = out or Path(temporary) / "predictions.jsonl"
         predictions = predict(

@@ -43,7 +43,7 @@ def load(target: str | Path, wallet: Wallet | None = None) -> ChatModel:
         )
     from tunelm.models import open_model
 
-    return open_model(ModelConfig(base=str(target)))
+    return open_model(ModelConfig(base=str(target)), wallet=wallet)
 
 
 def winner_of(run: Path) -> str:

@@ -19,6 +19,7 @@ Examples:
   tunelm data check rows.jsonl --model tunelm-nano
   tunelm data check train.jsonl --validation val.jsonl --provider openai
   tunelm data check train.jsonl --against test.jsonl --json
+  tunelm data check data/rows                   what tunelm data prepare wrote
 
 docs/data-check.md explains every code.
 """
@@ -59,7 +60,8 @@ docs/data-check.md explains every code.
 def check_command(ctx: click.Context, /, file: Path, strict: bool, as_json: bool, **asked: Any):
     """Find every fault of FILE at once: errors exit 1, warnings 0 unless --strict.
 
-    FILE is a file or folder of rows, in any format that tunelm reads.
+    FILE is a file or folder of rows, in any format that tunelm reads, or a folder that `tunelm
+    data prepare` wrote: each of its parts is checked, and that they share no row.
     """
     from tunelm.data.check import check
 
@@ -99,7 +101,7 @@ def _model(base: str, max_length: int | None) -> Model:
     """Counts as training does, by the code that training uses."""
     from tunelm.config import ModelConfig
     from tunelm.data.check import Model
-    from tunelm.data.check_rows import turn_text
+    from tunelm.data.records import turn_text
     from tunelm.errors import DataError, ModelError
     from tunelm.training.job import TrainingRow
     from tunelm.training.lens import open_lens
@@ -135,6 +137,8 @@ def _print(report: CheckReport, provider: str | None) -> None:
     from tunelm.data.check_codes import CODES
 
     rows = f"{report.rows:,} rows"
+    if report.parts:
+        rows += f" ({', '.join(f'{part} {count:,}' for part, count in report.parts.items())})"
     if report.unreadable:
         rows += f", {report.unreadable:,} that cannot be read"
     if report.validation_rows is not None:

@@ -53,6 +53,7 @@ docs/data-prepare.md says what is changed and why.
     help="Similarity from which on rows are near-duplicates.",
 )
 @click.option("--keep-near", is_flag=True, help="Keep near-duplicates, all on one side.")
+@click.option("--keep-boilerplate", is_flag=True, help="Keep lines that many documents share.")
 @click.option("--skip-broken", is_flag=True, help="Go on without broken rows; the ledger has them.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def prepare_command(
@@ -122,7 +123,8 @@ def _notes(about: dict[str, Any]) -> list[str]:
         line, count = next(iter(about["boilerplate"].items()))
         notes.append(
             f"{len(about['boilerplate'])} boilerplate lines taken out of documents, most often"
-            f" {line[:60]!r} ({count:,} times); split.json lists them."
+            f" {line[:60]!r} ({count:,} times). split.json lists them, and --keep-boilerplate"
+            " leaves them in."
         )
     if largest > rows / 10 and rows > 10:
         notes.append(

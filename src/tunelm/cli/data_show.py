@@ -41,7 +41,8 @@ def show_command(
     """Show rows as the model is trained on them, token by token, and a profile of all rows.
 
     FILE_OR_TASK is a file or folder of rows, a task file, or the name of a bundled task, which
-    brings its model and instructions with it. Tokens that carry loss are coloured.
+    brings its model and instructions with it. Of a folder that `tunelm data prepare` wrote, train
+    is shown. Tokens that carry loss are coloured.
     """
     if number is not None and row_id is not None:
         raise click.UsageError("--row and --id both say which row: give one of them.")
@@ -86,12 +87,13 @@ def ask_for(
     path = Path(source)
     if path.suffix != ".toml" and path.exists():
         base = ModelConfig() if model is None else ModelConfig(base=model)
+        rows, form = trained_on(path, file_format)
         return Ask(
             title=path.name,
-            path=path,
+            path=rows,
             model=base,
             system=instructions or "",
-            format=file_format,
+            format=form,
             columns=columns,
             needs_model=model is not None,
         )
@@ -102,13 +104,24 @@ def ask_for(
 
     config = with_built_data(load_config(source))
     base = config.model if model is None else config.model.model_copy(update={"base": model})
+    rows, form = trained_on(config.data.path, file_format or config.data.format)
     return Ask(
         title=f"task {config.task.name}",
-        path=config.data.path,
+        path=rows,
         model=base,
         system=config.task.instructions if instructions is None else instructions,
-        format=file_format or config.data.format,
+        format=form,
         columns={**config.data.columns, **columns},
         over_long=config.data.over_long,
         needs_model=True,
     )
+
+
+def trained_on(path: Path, file_format: str | None) -> tuple[Path, str | None]:
+    """(the rows to show, their format): of a folder with the parts of a split, train."""
+    from tunelm.data.given import find_given
+
+    given = find_given(path, all_parts=False)
+    if given is None:
+        return path, file_format
+    return given.files["train"], file_format or given.format

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tunelm.models.budget import Wallet
+
+
+def _spending_options(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--max-usd",
+            type=click.FloatRange(0),
+            help="The most that --spend may spend here, in US dollars (budget.max_usd).",
+        ),
+        click.option(
+            "--spend", is_flag=True, help="Allow an endpoint that charges, up to --max-usd."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _paying(spend: bool, max_usd: float | None) -> Generator[Wallet]:
+    """The wallet of one command; what was spent is said at its end, however it ends."""
+    from tunelm.config import BudgetConfig
+    from tunelm.models.budget import Wallet
+
+    if max_usd is not None and not (spend and math.isfinite(max_usd)):
+        raise click.UsageError(f"--max-usd {max_usd:g}: give a finite number, and --spend with it.")
+    wallet = Wallet(BudgetConfig(spend=spend, max_usd=max_usd or 0.0))
+    try:
+        yield wallet
+    finally:
+        if wallet.spent:
+            click.echo(f"spent: at most ${wallet.spent:.4g}", err=True)
 
 
 @click.command(
@@ -16,8 +54,14 @@ import click
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
 @click.option("--seed", type=int, default=None, help="For temperatures above 0.")
+@_spending_options
 def generate_command(
-    target: str, prompt: str | None, max_tokens: int, temperature: float, seed: int | None
+    target: str,
+    prompt: str | None,
+    max_tokens: int,
+    temperature: float,
+    seed: int | None,
+    **spending: Any,
 ) -> None:
     """One answer of TARGET to PROMPT (or to what stands on standard input).
 
@@ -28,12 +72,12 @@ def generate_command(
         raise click.UsageError("the prompt is empty: give it as an argument or on standard input.")
     import tunelm
 
-    model = tunelm.load(target)
     messages = (tunelm.Message("user", text),)
     request = tunelm.Request(messages, max_tokens, temperature, seed=seed)
-    for delta in model.stream(request):
-        click.echo(delta.text, nl=False)
-    click.echo()
+    with _paying(**spending) as wallet:
+        for delta in tunelm.load(target, wallet).stream(request):
+            click.echo(delta.text, nl=False)
+        click.echo()
 
 
 @click.command("eval", epilog="Example: tunelm eval runs/first/local more_questions.jsonl")
@@ -43,8 +87,15 @@ def generate_command(
 @click.option("--out", type=click.Path(path_type=Path), help="Write the predictions there (JSONL).")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@_spending_options
 def eval_command(
-    target: str, data: Path, max_tokens: int, out: Path | None, as_json: bool, quiet: bool
+    target: str,
+    data: Path,
+    max_tokens: int,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **spending: Any,
 ) -> None:
     """Score TARGET on the rows of DATA, every metric with its interval by group.
 
@@ -54,8 +105,8 @@ def eval_command(
     from tunelm.cli.tables import print_table
     from tunelm.score_file import score_file
 
-    with shown(quiet) as progress:
-        result = score_file(target, data, max_tokens, out, progress)
+    with _paying(**spending) as wallet, shown(quiet) as progress:
+        result = score_file(target, data, max_tokens, out, progress, wallet)
     if as_json:
         import json
 

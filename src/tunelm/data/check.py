@@ -1,4 +1,4 @@
-"""The check of a file: its rows stream by, every fault is collected, none ends the check."""
+"""The check of a file, or of the parts of a split: rows stream by, every fault is collected."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from tunelm.data.check_codes import CODES, fault, file_fault, shown_from
 from tunelm.data.check_rows import RowChecker
 from tunelm.data.check_whole import Place, WholeFile, alike_or_reason
+from tunelm.data.given import find_given
 from tunelm.data.openai_rules import Method, TokenCount, check_file, check_openai, openai_counter
 from tunelm.data.overlap import Document, Overlap, OverlapIndex, document, documents
 from tunelm.data.personal import redact_excerpt
@@ -54,6 +55,8 @@ class CheckReport:
     path: str
     rows: int = 0
     """Rows that could be read."""
+    parts: dict[str, int] | None = None
+    """Of a folder with the parts of a split, how many of them each part has."""
     unreadable: int = 0
     validation_rows: int | None = None
     faults: list[Fault] = field(default_factory=list[Fault])
@@ -90,6 +93,7 @@ class CheckReport:
             "schema_version": 1,
             "file": self.path,
             "rows": self.rows,
+            "parts": self.parts,
             "unreadable": self.unreadable,
             "validation_rows": self.validation_rows,
             "errors": self.errors,
@@ -115,15 +119,17 @@ class CheckReport:
 def check(path: Path, options: CheckOptions | None = None) -> CheckReport:
     """Check every row of a file, the file as a whole, and what it shares with others.
 
+    Of a folder that `tunelm data prepare` wrote every part is checked, and what they share.
+
     Raises:
         DataError: a file cannot be read at all.
     """
     run = _Run(path, options or CheckOptions())
     try:
-        run.checked_file()
+        run.checked_files()
         run.validation_file()
-        for part, other in enumerate(run.options.against, 2):
-            run.other_file(part, other)
+        for number, other in enumerate(run.options.against, len(run.files) + 1):
+            run.other_file(number, other)
         run.almost_alike()
     finally:
         if run.alike:
@@ -133,15 +139,21 @@ def check(path: Path, options: CheckOptions | None = None) -> CheckReport:
 
 
 class _Run:
-    """One check, with what its stages share. Parts: 0 the file, 1 validation, 2 on the others."""
+    """One check, with what its stages share.
+
+    Files have numbers: 0 the file (or train), then dev and test, validation, the others.
+    """
 
     def __init__(self, path: Path, options: CheckOptions) -> None:
-        self.path = path
+        given = find_given(path, all_parts=False)
+        self.files = tuple(given.files.values()) if given else (path,)
+        self.names = tuple(given.files) if given else ()
+        self.format = options.format or (given.format if given else None)
         self.options = options
         self.report = CheckReport(str(path))
         model = options.model
         self.row_checker = RowChecker.make(model.special_tokens if model else ())
-        self.whole = WholeFile(str(path))
+        self.wholes: list[WholeFile] = []
         self.index = OverlapIndex()
         self.alike, no_alike = alike_or_reason()
         self.counter, no_tokens = None, ""
@@ -152,30 +164,47 @@ class _Run:
         self.unmeasured = 0
         self.overlapping: set[tuple[str, int]] = set()
 
-    def checked_file(self) -> None:
-        """The file's rows, one by one and beside each other."""
+    def checked_files(self) -> None:
+        """The file, or every part of the split."""
         report = self.report
+        counts = [self._checked_file(number, path) for number, path in enumerate(self.files)]
+        report.rows = sum(counts)
+        if self.names:
+            report.parts = dict(zip(self.names, counts, strict=True))
+
+    def _checked_file(self, number: int, path: Path) -> int:
+        """A file's rows, one by one and beside each other; how many there are."""
+        report, whole, rows = self.report, WholeFile(str(path)), 0
         broken: set[str] = set()
-        for record in self._records(self.path, broken):
-            report.rows += 1
-            found = self.whole.add(record)
+        for record in self._records(path, broken):
+            rows += 1
+            found = self._shared(record) or whole.add(record)
             if found:
                 report.add(found)
             elif self.alike:
-                self.alike.add(0, record)
+                self.alike.add(number, record)
             if self.options.against:
                 self.index.add(document(record))
-        report.unreadable = len(broken)
-        report.tokens = self.counter.total if self.counter else None
-        for one in self.whole.finish():
-            report.add(one)
-        if self.options.openai:
-            for one in check_file(self.path, report.rows + len(broken)):
-                report.add(one)
+        self.wholes.append(whole)
+        report.unreadable += len(broken)
         if self.options.against and broken:
-            for one, _ in documents(self.path, self.options.format, self.options.columns):
+            for one, _ in documents(path, self.format, self.options.columns):
                 if one.source in broken:  # no example, but text all the same
                     self.index.add(one)
+        if number == 0:  # what is learned from: only there balance, size and tokens matter
+            report.tokens = self.counter.total if self.counter else None
+            for one in whole.finish():
+                report.add(one)
+            if self.options.openai:
+                for one in check_file(path, rows + len(broken)):
+                    report.add(one)
+        return rows
+
+    def _shared(self, record: Record) -> Fault | None:
+        """The fault of a row that stands in a file before its own."""
+        places = (whole.shared(record) for whole in self.wholes)
+        where = next(filter(None, places), None)
+        return fault("validation-overlap", record, where) if where else None
 
     def validation_file(self) -> None:
         """The validation file's own rows, and which of them stand in the file."""
@@ -185,15 +214,14 @@ class _Run:
         self.report.validation_rows = 0
         for record in self._records(path, set()):
             self.report.validation_rows += 1
-            where = self.whole.shared(record)
-            if where:
-                self.report.add(fault("validation-overlap", record, where))
+            if found := self._shared(record):
+                self.report.add(found)
             elif self.alike:
-                self.alike.add(1, record)
+                self.alike.add(len(self.files), record)
 
-    def other_file(self, part: int, path: Path) -> None:
+    def other_file(self, number: int, path: Path) -> None:
         """Which rows of the file share pieces with a file it must not share any with."""
-        found = self.index.compare(self._documents(part, path))
+        found = self.index.compare(self._documents(number, path))
         for one in found.rows:
             file, line = one.source.rsplit(":", 1)
             self.overlapping.add((file, int(line)))
@@ -205,19 +233,26 @@ class _Run:
             )
 
     def almost_alike(self) -> None:
-        """Rows almost the same, within the file and across the files."""
+        """Rows almost the same, within a file and across the files."""
         if self.alike is None:
             return
+        own = len(self.files)
         for group in self.alike.groups():
-            ours = group.get(0, [])
-            for place in ours[1:]:
-                self._almost("near-duplicate", place, ours[0])
-            for place in group.get(1, []) if ours else []:
-                self._almost("validation-overlap", place, ours[0])
-            for part in range(2, 2 + len(self.options.against)):
-                for place in ours if part in group else []:
+            first: Place | None = None
+            for number in range(own + 1):
+                places = group.get(number, [])
+                if first:
+                    for place in places:
+                        self._almost("validation-overlap", place, first)
+                elif places and number < own:
+                    first = places[0]
+                    for place in places[1:]:
+                        self._almost("near-duplicate", place, first)
+            ours = [place for number in range(own) for place in group.get(number, [])]
+            for number in range(own + 1, own + 1 + len(self.options.against)):
+                for place in ours if number in group else []:
                     if place not in self.overlapping:
-                        self._almost("overlap", place, group[part][0])
+                        self._almost("overlap", place, group[number][0])
 
     def _almost(self, code: str, place: Place, other: Place) -> None:
         found = f"almost the same row as {shown_from(place.file, str(other))}"
@@ -242,7 +277,7 @@ class _Run:
 
     def _records(self, path: Path, broken: set[str]) -> Iterator[Record]:
         """Rows that can be read, after their own checks; `broken` gets the others' FILE:LINE."""
-        for item in scan(path, self.options.format, self.options.columns):
+        for item in scan(path, self.format, self.options.columns):
             if isinstance(item, Fault):
                 self.report.add(item)
                 if item.level == "error" and item.code != "column-not-found":
@@ -283,11 +318,11 @@ class _Run:
                 yield fault("cut-answer", record, found)
                 return
 
-    def _documents(self, part: int, path: Path) -> Iterator[Document]:
+    def _documents(self, number: int, path: Path) -> Iterator[Document]:
         """The rows of another file; what is wrong with them is not ours to report."""
         for one, record in documents(path):
             if self.alike and record:
-                self.alike.add(part, record)
+                self.alike.add(number, record)
             yield one
 
 

@@ -98,8 +98,8 @@ FILE_CODES: dict[str, Code] = {
     ),
     "validation-overlap": Code(
         "error",
-        "a validation row that stands, exactly or almost, in the training file too",
-        "the validation loss then measures memory",
+        "a row of validation, dev or test that stands, exactly or almost, in train or dev too",
+        "what is measured on it is then memory",
         "Remove the row from one of the two files.",
     ),
     "overlap": Code(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tunelm.data.check_codes import fault
-from tunelm.data.check_text import check_text, encoding_checker, shorten
+from tunelm.data.check_text import check_text, encoding_checker, excerpt
 from tunelm.data.check_tools import check_tools, is_call
-from tunelm.data.records import Fault, Record, Turn
+from tunelm.data.records import Fault, Record, Turn, turn_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
@@ -65,15 +65,6 @@ def texts(record: Record) -> Iterator[tuple[str, str]]:
         yield "the context", context
 
 
-def turn_text(turn: Turn) -> str:
-    """The text of a turn; of content parts, their texts a line each; "" where there is none."""
-    content = turn.get("content")
-    if isinstance(content, str):
-        return content
-    parts = [p for p in _list(content) if isinstance(p, Mapping)]
-    return "\n".join(p["text"] for p in parts if isinstance(p.get("text"), str))
-
-
 def name(part: str, number: int, turn: Turn) -> str:
     """What messages call a turn: `message 2 (assistant)`."""
     role = turn.get("role")
@@ -120,20 +111,20 @@ def _conversation(record: Record) -> Iterator[Found]:
         yield from _weights(turns)
         answer, question = fold(turn_text(turns[-1])), _last_question(turns)
         if answer and answer == question:
-            shown = shorten(turn_text(turns[-1]))
+            shown = excerpt(turn_text(turns[-1]))
             yield "answer-is-question", f"question and answer are both {shown!r}"
 
 
 def _turns(part: str, turns: Sequence[Turn]) -> Iterator[Found]:
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            yield "turn-not-object", f"{part}message {number} is {shorten(repr(turn))}"
+            yield "turn-not-object", f"{part}message {number} is {excerpt(repr(turn))}"
             continue
         place, role = name(part, number, turn), turn.get("role")
         if role is None:
             yield "missing-role", f'{place} has no "role"'
         elif role not in ROLES:
-            yield "unknown-role", f"{place} has the role {shorten(repr(role))}"
+            yield "unknown-role", f"{place} has the role {excerpt(repr(role))}"
         yield from _content(place, turn)
         yield from _weight(place, turn)
 
@@ -147,7 +138,7 @@ def _content(place: str, turn: Turn) -> Iterator[Found]:
     parts = content if isinstance(content, list) else []
     fine = all(isinstance(p, Mapping) and isinstance(p.get("type"), str) for p in parts)
     if not isinstance(content, str | list) or not fine:
-        yield "content-type", f"{place} has content {shorten(repr(content))}"
+        yield "content-type", f"{place} has content {excerpt(repr(content))}"
         return
     pictures = any(p.get("type") != "text" for p in parts)
     if turn_text(turn).strip() or pictures or is_call(turn):
@@ -165,7 +156,7 @@ def _weight(place: str, turn: Turn) -> Iterator[Found]:
     if turn.get("role") != "assistant":
         yield "weight-role", f"{place} has weight {weight!r}"
     elif type(weight) is not int or weight not in (0, 1):
-        yield "weight-value", f"{place} has weight {shorten(repr(weight))}"
+        yield "weight-value", f"{place} has weight {excerpt(repr(weight))}"
 
 
 def _weights(turns: Sequence[Turn]) -> Iterator[Found]:
@@ -208,7 +199,7 @@ def _preference(record: Record) -> Iterator[Found]:
             yield "preference-role", f"the {part} answer is the {wrong}'s"
     both = [[_said(t) for t in turns] for turns in (record.preferred, record.rejected)]
     if both[0] and both[0] == both[1] and any(text for text, _ in both[0]):
-        yield "preference-equal", f"both answers are {shorten(both[0][0][0])!r}"
+        yield "preference-equal", f"both answers are {excerpt(both[0][0][0])!r}"
 
 
 def _said(turn: Turn) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def check_text(
     for code, signs, pattern in (("html", "<&", _HTML), ("placeholder", "{", _PLACEHOLDER)):
         match = pattern.search(plain) if any(sign in plain for sign in signs) else None
         if match:
-            yield code, f"holds {shorten(match.group())!r}"
+            yield code, f"holds {excerpt(match.group())!r}"
     yield from _personal(text)
 
 
@@ -83,7 +83,7 @@ def _characters(text: str, bad_encoding: Callable[[str], bool] | None) -> Iterat
         yield "invisible-character", f"holds U+{ord(match.group()):04X}"
     if bad_encoding and not _CONTROL.search(text) and bad_encoding(text):
         bad = next((w for w in text.split() if bad_encoding(w)), text)
-        yield "mojibake", f"holds {shorten(bad)!r}"
+        yield "mojibake", f"holds {excerpt(bad)!r}"
 
 
 def _personal(text: str) -> Iterator[Found]:
@@ -112,7 +112,7 @@ def encoding_checker() -> Callable[[str], bool] | None:
     return bad
 
 
-def shorten(text: str, most: int = 60) -> str:
+def excerpt(text: str, most: int = 60) -> str:
     """The text on one line, without secrets, at most `most` characters."""
     line = " ".join(redact(text).split())
     line = _SURROGATE.sub("?", line)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from tunelm.data.check_text import shorten
+from tunelm.data.check_text import excerpt
 from tunelm.data.records import Record, Turn
 
 NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
@@ -28,7 +28,7 @@ def check_tools(record: Record) -> Iterator[Found]:
     stray = record.extra.get("tools")  # left there by the reader: no list of objects
     if stray:
         sound = False
-        yield "tool-definition", f'"tools" is {shorten(repr(stray))}'
+        yield "tool-definition", f'"tools" is {excerpt(repr(stray))}'
     legacy = record.extra.get("functions")  # the form before tools: bare functions
     bare = [{"type": "function", "function": f} for f in _list(legacy)]
     for number, tool in enumerate((*record.tools, *bare), 1):
@@ -54,10 +54,10 @@ def _talk(turns: Sequence[Turn], declared: set[str] | None) -> Iterator[Found]:
         if role in ("tool", "function"):
             key = str(turn.get("tool_call_id") if role == "tool" else turn.get("name"))
             if open_calls.pop(key, None) is None:
-                yield "tool-answer-unasked", f"message {number} answers {shorten(repr(key))}"
+                yield "tool-answer-unasked", f"message {number} answers {excerpt(repr(key))}"
             continue
         for key, asked in open_calls.items():
-            yield "tool-call-unanswered", f"message {asked} calls {shorten(repr(key))}"
+            yield "tool-call-unanswered", f"message {asked} calls {excerpt(repr(key))}"
         open_calls = {}
         for code, found in _calls(turn, declared):
             yield code, f"message {number} {found}"
@@ -66,20 +66,20 @@ def _talk(turns: Sequence[Turn], declared: set[str] | None) -> Iterator[Found]:
     last = turns[-1].get("role") if turns and isinstance(turns[-1], Mapping) else None  # pyright: ignore
     if last in ("tool", "function"):  # a last turn that calls is what there is to learn
         for key, asked in open_calls.items():
-            yield "tool-call-unanswered", f"message {asked} calls {shorten(repr(key))}"
+            yield "tool-call-unanswered", f"message {asked} calls {excerpt(repr(key))}"
 
 
 def _declaration(tool: Any) -> tuple[str, str]:
     """(what is wrong or "", its name) of one tool."""
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or tool.get("type") != "function":
-        return f"is {shorten(repr(tool))}", ""
+        return f"is {excerpt(repr(tool))}", ""
     called = function.get("name")
     if not isinstance(called, str) or not NAME.fullmatch(called):
-        return f"has the name {shorten(repr(called))}", str(called)
+        return f"has the name {excerpt(repr(called))}", str(called)
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, Mapping):
-        return f"({called}) has parameters {shorten(repr(parameters))}", called
+        return f"({called}) has parameters {excerpt(repr(parameters))}", called
     return "", called
 
 
@@ -88,18 +88,18 @@ def _calls(turn: Turn, declared: set[str] | None) -> Iterator[Found]:
     if not calls and not legacy:
         return
     if turn.get("role") != "assistant":
-        role = shorten(repr(turn.get("role")))
+        role = excerpt(repr(turn.get("role")))
         yield "tool-call-malformed", f"has tool calls and the role {role}"
         return
     if calls and not _list(calls):
-        yield "tool-call-malformed", f"has tool_calls {shorten(repr(calls))}"
+        yield "tool-call-malformed", f"has tool_calls {excerpt(repr(calls))}"
         return
     seen: set[Any] = set()
     for call in _list(calls):
         key = call.get("id") if isinstance(call, Mapping) else None
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(key, str) or not key or key in seen or call.get("type") != "function":
-            yield "tool-call-malformed", f"has the call {shorten(repr(call))}"
+            yield "tool-call-malformed", f"has the call {excerpt(repr(call))}"
         else:
             yield from _function(function, declared)
         seen.add(str(key))
@@ -110,14 +110,14 @@ def _calls(turn: Turn, declared: set[str] | None) -> Iterator[Found]:
 def _function(function: Any, declared: set[str] | None) -> Iterator[Found]:
     called = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(called, str) or not called:
-        yield "tool-call-malformed", f"calls {shorten(repr(function))}"
+        yield "tool-call-malformed", f"calls {excerpt(repr(function))}"
         return
     if declared is not None and called not in declared:  # None: who can tell
-        known = f"the tools are {shorten(repr(sorted(declared)))}" if declared else "it has none"
-        yield "tool-unknown", f"calls {shorten(called)!r}; {known}"
+        known = f"the tools are {excerpt(repr(sorted(declared)))}" if declared else "it has none"
+        yield "tool-unknown", f"calls {excerpt(called)!r}; {known}"
     arguments = function.get("arguments")
     if not isinstance(arguments, str) or not _is_object(arguments):
-        yield "tool-arguments", f"calls {shorten(called)!r} with {shorten(repr(arguments))}"
+        yield "tool-arguments", f"calls {excerpt(called)!r} with {excerpt(repr(arguments))}"
 
 
 def _list(value: Any) -> Sequence[Any]:

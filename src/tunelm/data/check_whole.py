@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tunelm.data.check_codes import fault, file_fault, shown_from
-from tunelm.data.check_rows import fold, turn_text
-from tunelm.data.check_text import shorten
-from tunelm.data.records import Fault, Record
+from tunelm.data.check_rows import fold
+from tunelm.data.check_text import excerpt
+from tunelm.data.records import Fault, Record, turn_text
 from tunelm.errors import PrerequisiteError
 from tunelm.types import content_hash
 
@@ -54,7 +54,7 @@ class WholeFile:
             said = content_hash(answer)
             seen = self._questions.setdefault(content_hash(question), (record.source, said))
             if seen[1] != said:
-                asked = shorten(next(filter(None, question.split("\n")), ""))
+                asked = excerpt(next(filter(None, question.split("\n")), ""))
                 found = f"another answer than {shown_from(record.file, seen[0])} to {asked!r}"
                 return fault("conflict", record, found)
         return None
@@ -67,7 +67,7 @@ class WholeFile:
         """What shows only at the end: balance of labels, or of answers where there are none."""
         if self._answers.total >= ROWS_A_LABEL and len(self._answers.counts) == 1:
             (only,) = self._answers.counts
-            found = f"all {self._answers.total} answers are {shorten(only)!r}."
+            found = f"all {self._answers.total} answers are {excerpt(only)!r}."
             yield file_fault("identical-answers", self.file, found)
             return
         labels, what = (self._labels, "label") if self._labels.counts else (self._answers, "answer")
@@ -112,7 +112,7 @@ class _Labels:
         (top, most), *_, (rare, least) = self.counts.most_common()
         if most <= IMBALANCE * least:
             return ""
-        return f"{what} {shorten(top)!r} stands in {most} rows, {shorten(rare)!r} in {least}."
+        return f"{what} {excerpt(top)!r} stands in {most} rows, {excerpt(rare)!r} in {least}."
 
 
 class Place(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelm.data.records import Record, Turn
+from tunelm.data.records import Record, Turn, turn_text
 from tunelm.data.shingles import words
 from tunelm.errors import PrerequisiteError
 
@@ -158,13 +158,11 @@ class Boilerplate:
         self._new = array("Q")
 
 
-def turn_text(turn: Turn) -> str:
-    """What a turn says: its content, the text of its parts, its tool calls."""
+def text_and_calls(turn: Turn) -> str:
+    """What a turn says: its text, its tool calls, its refusal."""
     content = turn.get("content")
-    if isinstance(content, list):
-        parts = cast(list[Any], content)
-        content = "\n".join(str(p.get("text", "")) for p in parts if isinstance(p, Mapping))
-    said = [str(content)] if content else []
+    text = turn_text(turn) if isinstance(content, list) else str(content or "")
+    said = [text] if text else []
     said += [
         str(turn[name]) for name in ("tool_calls", "function_call", "refusal") if turn.get(name)
     ]

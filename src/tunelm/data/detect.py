@@ -22,7 +22,7 @@ CONTAINERS: Mapping[str, str] = {
     "dataset": "a folder written by save_to_disk of Hugging Face datasets",
     "txt": "plain text: a file, or a folder of files, is a document each",
     "markdown": "Markdown: likewise",
-    "html": "HTML: likewise; only read",
+    "html": "HTML: likewise",
     "pdf": "PDF with a text layer: likewise; only read",
     "folder": "a folder of documents of these four kinds; only read",
     "lines": "plain text, each line a text of its own; never detected, has to be named",

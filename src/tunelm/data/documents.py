@@ -1,8 +1,9 @@
 """Documents: plain text, Markdown, HTML and PDF, a file or a folder of them; each is one text.
 
 Line ends are read as Python reads them (all become a line feed). Markdown is kept as it is. Of
-HTML the text is kept, block by block, without scripts, styles and the head. Of a PDF the text
-layer is kept, pages parted by an empty line; a scan has none.
+HTML the text is kept, block by block, without scripts, styles and the head; a page that is one
+<pre> is kept as it is. Of a PDF the text layer is kept, pages parted by an empty line; a scan has
+none.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr html legend li main me
 p pre search section select summary table tbody tfoot thead title tr ul
 """
 BLOCKS = frozenset(_BLOCKS.split())
+_HTML_SPACE = " \t\r\n\f"
 UNSEEN = frozenset(("head", "script", "style", "template", "noscript", "svg", "math", "object"))
 
 
@@ -137,7 +139,11 @@ def _plain(path: Path, data: bytes) -> str:
 # --- HTML ------------------------------------------------------------------------------------
 
 
-def _html(path: Path, data: bytes) -> str:
+def page_text(path: Path, data: bytes) -> str:
+    """The text of an HTML page; `path` is what an error names.
+
+    Raises DataError where it cannot be read, PrerequisiteError where lxml is not installed.
+    """
     try:
         from lxml import etree, html  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError:
@@ -154,7 +160,7 @@ def _html(path: Path, data: bytes) -> str:
         raise DataError(f"{path}: no HTML that can be read ({_first_line(error)}).") from None
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
         raise DataError(f"{path}: elements nested more than 2,048 deep; its end would be lost.")
-    return _visible_text(tree)
+    return _text_in_pre(tree) or _visible_text(tree)
 
 
 def _as_utf8(path: Path, data: bytes) -> bytes:
@@ -174,6 +180,17 @@ def _as_utf8(path: Path, data: bytes) -> bytes:
         raise DataError(f"{path}: not UTF-8 text ({byte}), {why}. Save it as UTF-8.") from None
 
 
+def _text_in_pre(tree: Any) -> str:
+    """The text of a page that is one <pre> and nothing else, as it is; "" for other pages."""
+    body = tree.find("body")
+    if body is None or len(body) != 1 or body[0].tag != "pre" or len(body[0]):
+        return ""
+    if any(part and part.strip(_HTML_SPACE) for part in (body.text, body[0].tail)):
+        return ""
+    text = (body[0].text or "").replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\n")  # one line break after the tag is none, by the HTML standard
+
+
 def _visible_text(tree: Any) -> str:
     """The text of a tree: white space as a browser shows it, a line for each block."""
     parts: list[str] = []
@@ -183,7 +200,7 @@ def _visible_text(tree: Any) -> str:
         if not text or unseen:
             return
         if not verbatim:
-            text = re.sub(r"[ \t\r\n\f]+", " ", text)
+            text = re.sub(f"[{_HTML_SPACE}]+", " ", text)
             text = text.lstrip(" ") if not parts or parts[-1][-1] in " \t\n" else text
         if text:
             parts.append(text)
@@ -254,4 +271,4 @@ def _missing(what: str, library: str) -> str:
     return f"{what} is read by {library}, which is not installed: pip install 'tunelm[data]'"
 
 
-_READERS = {"txt": _plain, "markdown": _plain, "html": _html, "pdf": _pdf}
+_READERS = {"txt": _plain, "markdown": _plain, "html": page_text, "pdf": _pdf}

@@ -17,7 +17,7 @@ ABOUT, LEDGER = "split.json", "rows.jsonl"
 
 @dataclass(frozen=True)
 class GivenSplit:
-    """The files of the three parts."""
+    """The files of the parts, in the order of `PARTS`."""
 
     folder: Path
     files: Mapping[str, Path]
@@ -27,10 +27,11 @@ class GivenSplit:
     """Whether they still are as it wrote, and checked, them."""
 
 
-def find_given(path: Path) -> GivenSplit | None:
+def find_given(path: Path, all_parts: bool = True) -> GivenSplit | None:
     """The split in a folder, or None where `path` is no such folder.
 
-    Raises DataError where a part stands there twice, or is missing from what the command wrote.
+    Raises DataError where a part stands there twice, or is missing from what the command wrote;
+    without `all_parts` only train must be there.
     """
     if not path.is_dir():
         return None
@@ -42,12 +43,12 @@ def find_given(path: Path) -> GivenSplit | None:
         if len(files) > 1:
             names = ", ".join(file.name for file in files)
             raise DataError(f"{path}: the {part} part stands there {len(files)} times: {names}.")
-        if not files:
+        if not files and (all_parts or part == "train"):
+            how = "anew" if part == "train" else f"with --{part} above 0"
             raise DataError(
-                f"{path}: has no {part} part. Prepare the data with --{part} above 0, or put the"
-                " file there."
+                f"{path}: has no {part} part. Put the file there, or prepare the data {how}."
             )
-    files = {part: one for part, (one,) in found.items()}
+    files = {part: paths[0] for part, paths in found.items() if paths}
     parts: Mapping[str, Any] = about.get("parts", {})
     untouched = bool(parts) and all(
         parts.get(part, {}).get("sha256") == file_hash(file) for part, file in files.items()

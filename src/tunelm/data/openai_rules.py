@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from tunelm.data.check_codes import fault, file_fault
-from tunelm.data.check_rows import turn_text
-from tunelm.data.check_text import shorten
+from tunelm.data.check_text import excerpt
 from tunelm.data.check_tools import NAME
-from tunelm.data.records import Fault, Record, Turn
+from tunelm.data.records import Fault, Record, Turn, turn_text
 
 Method = Literal["supervised", "dpo"]
 
@@ -69,10 +68,10 @@ def _row(record: Record, method: Method) -> Iterator[Found]:
         return
     for key, value in _other_fields(record).items():
         if value is not None and key not in _ROW_KEYS:
-            yield "openai-key", f"has the field {shorten(repr(key))}"
+            yield "openai-key", f"has the field {excerpt(repr(key))}"
     parallel = record.extra.get("parallel_tool_calls")
     if parallel is not None and (not isinstance(parallel, bool) or not record.tools):
-        what = f"is {shorten(repr(parallel))}" if record.tools else "stands without tools"
+        what = f"is {excerpt(repr(parallel))}" if record.tools else "stands without tools"
         yield "openai-parallel-tool-calls", f"parallel_tool_calls {what}"
     for part, turns in record.parts:
         for number, turn in enumerate(turns, 1):
@@ -101,10 +100,10 @@ def _message(place: str, turn: Turn, method: Method) -> Iterator[Found]:
     for key, value in turn.items():
         # weight and tool_calls on the wrong turn have codes of their own
         if value is not None and key not in allowed | {"weight", "tool_calls", "function_call"}:
-            yield "openai-message-key", f"{place} ({role}) has the field {shorten(repr(key))}"
+            yield "openai-message-key", f"{place} ({role}) has the field {excerpt(repr(key))}"
     called = turn.get("name")
     if called is not None and not (isinstance(called, str) and NAME.fullmatch(called)):
-        yield "openai-name", f"{place} has the name {shorten(repr(called))}"
+        yield "openai-name", f"{place} has the name {excerpt(repr(called))}"
     content = turn.get("content")
     kinds = {"text"}
     if role == "user" and method == "supervised":
@@ -115,7 +114,7 @@ def _message(place: str, turn: Turn, method: Method) -> Iterator[Found]:
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if isinstance(kind, str) and kind not in kinds:
-            yield "openai-content", f"{place} ({role}) has a part of type {shorten(kind)!r}"
+            yield "openai-content", f"{place} ({role}) has a part of type {excerpt(kind)!r}"
 
 
 def check_file(path: Path, rows: int) -> Iterator[Fault]:
@@ -239,7 +238,7 @@ def openai_counter(model: str | None) -> tuple[Counter | None, str]:
 
         encoding = tiktoken.get_encoding(name)
     except (ImportError, OSError, ValueError) as error:
-        return None, f"tiktoken cannot load {name}: {shorten(str(error), 120)}"
+        return None, f"tiktoken cannot load {name}: {excerpt(str(error), 120)}"
     finally:
         if before is None:
             del os.environ["TIKTOKEN_CACHE_DIR"]

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunelm.data.check_rows import turn_text
-from tunelm.data.check_text import shorten
+from tunelm.data.check_text import excerpt
 from tunelm.data.check_whole import INSTRUCTIONS
-from tunelm.data.records import Record
+from tunelm.data.records import Record, turn_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,7 +182,7 @@ class OverlapIndex:
                 hit.texts, hit.rows, rows
             ):
                 result.common += 1
-                result.common_piece = result.common_piece or shorten(hit.piece, 120)
+                result.common_piece = result.common_piece or excerpt(hit.piece, 120)
                 continue
             for source in sources:
                 found[source].add(hit)
@@ -210,7 +209,7 @@ class _Shared:
         others = sorted(self._others, key=lambda o: -self._others[o])
         piece = self._piece[others[0]]
         pieces = 0 if len(_WORD.findall(piece)) < N else self._others[others[0]]
-        return Overlap(source, tuple(others), pieces, shorten(piece, 120), self._unnamed)
+        return Overlap(source, tuple(others), pieces, excerpt(piece, 120), self._unnamed)
 
 
 def _is_common(texts: int, rows: int, all_rows: int) -> bool:

@@ -47,7 +47,7 @@ from tunelm.data.survey import (
     label_of,
     row_id,
 )
-from tunelm.data.write import write_records
+from tunelm.data.write import ONLY_READ, write_records
 from tunelm.errors import ConfigError, DataError
 from tunelm.rundir import write_json
 
@@ -67,6 +67,7 @@ _ENDINGS = {
     "lines": ".txt",
     "txt": "",
     "markdown": "",
+    "html": "",
     "dataset": "",
 }
 
@@ -92,6 +93,7 @@ class Preparation:
     near: float = 0.8
     """Similarity from which on two rows are near-duplicates; see `tunelm.data.near`."""
     keep_near: bool = False
+    keep_boilerplate: bool = False
     skip_broken: bool = False
 
 
@@ -154,10 +156,11 @@ def _prepare(job: Preparation, staging: Path, ending: str, progress: Progress) -
 
 def _checked(job: Preparation) -> str:
     """The ending of the parts' names. Raises where the job cannot be done, before it is begun."""
-    container, _ = parse_format(job.to)
-    ending = _ENDINGS.get(container or "jsonl")
-    if ending is None:
-        raise ConfigError(f"--to {job.to}: is only read. Valid: {', '.join(_ENDINGS)}.")
+    container = parse_format(job.to)[0] or "jsonl"
+    if container in ONLY_READ:
+        why = ONLY_READ[container]
+        raise ConfigError(f"--to {job.to}: is only read: {why}. Valid: {', '.join(_ENDINGS)}.")
+    ending = _ENDINGS[container]
     if job.dev < 0 or job.test < 0 or job.dev + job.test >= 1:
         raise ConfigError(
             f"--dev {job.dev:g} and --test {job.test:g}: shares from 0 on, together below 1, so"
@@ -181,6 +184,8 @@ def _checked(job: Preparation) -> str:
 def _boilerplate(job: Preparation, progress: Progress) -> Boilerplate:
     """Look for lines that documents share, where the input is documents."""
     boilerplate = Boilerplate()
+    if job.keep_boilerplate:
+        return boilerplate  # has seen no line twice, so it takes none out
     for number, item in enumerate(scan(job.source, job.format, job.columns), 1):
         if not isinstance(item, Record):
             continue

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tunelm.data.strict_json import shorten
 from tunelm.types import Example, Message, content_hash
@@ -12,6 +12,16 @@ from tunelm.types import Example, Message, content_hash
 Turn = Mapping[str, Any]
 """A chat turn as OpenAI writes it: role, content, and where there are any weight, name,
 tool_calls, tool_call_id, parallel_tool_calls, refusal. `content` may be None beside tool calls."""
+
+
+def turn_text(turn: Turn) -> str:
+    """The text of a turn; of content parts, their texts a line each; "" where there is none."""
+    content = turn.get("content")
+    if isinstance(content, str):
+        return content
+    parts = cast(Sequence[Any], content) if isinstance(content, list | tuple) else ()
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 @dataclass(frozen=True, slots=True)

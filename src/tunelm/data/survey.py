@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelm.data.clean import Boilerplate, clean_record, turn_text
+from tunelm.data.clean import Boilerplate, clean_record, text_and_calls
 from tunelm.data.near import NearRows
 from tunelm.data.records import Fault, Record, Turn
 from tunelm.data.shingles import Hashes, word_hashes
@@ -274,7 +274,7 @@ def label_of(record: Record, named: str | None) -> str | None:
     """The row's label: the field `named`, else `label`; `answer` may name the gold answer."""
     value = record.extra.get(named or "label")
     if value is None and named == "answer" and record.messages:
-        value = turn_text(record.messages[-1])
+        value = text_and_calls(record.messages[-1])
     return None if value is None else _name(value)
 
 
@@ -289,7 +289,7 @@ def has_content(record: Record) -> bool:
     if record.text is not None:
         return bool(record.text.strip())
     turns = (*record.messages, *record.preferred, *record.rejected)
-    return bool(turns) and all(turn_text(turn).strip() for turn in turns if _is_said(turn))
+    return bool(turns) and all(text_and_calls(turn).strip() for turn in turns if _is_said(turn))
 
 
 class _Said:
@@ -304,8 +304,8 @@ class _Said:
             self.question = self.whole = np.concatenate((self._context, word_hashes(record.text)))
             return
         turns, answers = _asked_and_answered(record)
-        asked = [self._context, *(word_hashes(turn_text(turn)) for turn in turns)]
-        self._answers = tuple(word_hashes(turn_text(turn)) for turn in answers)
+        asked = [self._context, *(word_hashes(text_and_calls(turn)) for turn in turns)]
+        self._answers = tuple(word_hashes(text_and_calls(turn)) for turn in answers)
         self.question = np.concatenate(asked)
         """All before the last answer; of running text, the text."""
         self.whole = np.concatenate((*asked, *self._answers))
@@ -316,8 +316,8 @@ class _Said:
         if record.text is not None:
             return label or "", ()
         turns, answers = _asked_and_answered(record)
-        asked = next((turn_text(t) for t in reversed(turns) if _role(t) == "user"), "")
-        results = [_result(turn_text(turn)) for turn in answers]
+        asked = next((text_and_calls(t) for t in reversed(turns) if _role(t) == "user"), "")
+        results = [_result(text_and_calls(turn)) for turn in answers]
         same = f"{len(turns)} {results} {label or ''}"
         first = _SENTENCE.split(asked[:1000].strip(), maxsplit=1)[0]
         last = _SENTENCE.split(asked[-1000:].strip())[-1]

@@ -89,7 +89,7 @@ class Counts:
 def facts_of(record: Record) -> Facts:
     """What is counted of a row."""
     question, answer = sides(record)
-    question_words, answer_words = wording.words(question), wording.words(answer)
+    question_words, answer_words = wording.english_words(question), wording.english_words(answer)
     asked, said = wording.pronouns(question_words), wording.pronouns(answer_words)
     marks = {f"question {name}" for name in asked} | {f"answer {name}" for name in said}
     persons = (asked | said) & {"he", "she"}

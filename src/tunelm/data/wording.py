@@ -59,10 +59,10 @@ _NAME = re.compile(rf"(?<![\w'’]){_CAPITALISED}(?: {_CAPITALISED})*(?!\w)")
 _BREAKS = frozenset('.!?:;\n"“”()[]*#>|-–—…•')
 
 
-def words(text: str) -> list[str]:
+def english_words(text: str) -> list[str]:
     """The words of a text, folded: letters, with what follows an apostrophe.
 
-    >>> words("She's 12, they DON'T mind")
+    >>> english_words("She's 12, they DON'T mind")
     ["she's", 'they', "don't", 'mind']
     """
     return _WORD.findall(text.casefold().replace("’", "'"))
@@ -71,7 +71,7 @@ def words(text: str) -> list[str]:
 def pronouns(found: Iterable[str]) -> frozenset[str]:
     """The families of PRONOUNS that stand among the words of a text.
 
-    >>> sorted(pronouns(words("He's sure that their key is hers.")))
+    >>> sorted(pronouns(english_words("He's sure that their key is hers.")))
     ['he', 'she', 'they']
     """
     stems = {word.partition("'")[0] for word in found}
@@ -81,7 +81,7 @@ def pronouns(found: Iterable[str]) -> frozenset[str]:
 def tone(found: Iterable[str]) -> int | None:
     """Positive less negative words; None where no word of the lists is among them.
 
-    >>> [tone(words(t)) for t in ("A good idea, and a great one.", "Not good.", "It is blue.")]
+    >>> [tone(english_words(t)) for t in ("A good and a great idea.", "Not good.", "It is blue.")]
     [2, -1, None]
     """
     score, seen, flip = 0, False, 0

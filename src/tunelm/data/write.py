@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import csv
 import gzip
+import html
 import io
 import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from tunelm.data.detect import SUFFIXES, parse_format
+from tunelm.data.documents import page_text
 from tunelm.data.opening import DOCUMENT_LIMIT
 from tunelm.data.records import Record
 from tunelm.data.shapes import ShapeError, detect, required
@@ -30,39 +32,56 @@ from tunelm.errors import ConfigError, DataError
 Rows = Iterator[tuple[str, Fields]]
 """(FILE:LINE it was read from, the row) of each record."""
 
+ONLY_READ: Mapping[str, str] = {
+    "pdf": "it holds where letters stand on a page, and no text that reads back as it was",
+    "folder": "it holds documents of any kind; txt, markdown and html write a folder of one",
+}
+"""The formats that are not written, and why."""
+_DOCUMENTS: Mapping[str, str] = {"txt": ".txt", "markdown": ".md", "html": ".html"}
+_PAGE = """\
+<!doctype html>
+<html>
+<head><meta charset="utf-8"><title>text</title></head>
+<body><pre>
+{}</pre></body>
+</html>
+"""
+"""A page whose text stays as it is; the line break after <pre> is no part of it."""
+
 
 def write_records(records: Iterable[Record], path: Path, format: str) -> int:
     """Write the records and say how many they were.
 
     `format` is a container, a shape or both, as in `scan`; without a shape each record is written
-    as it was read, without a container as JSONL. A path that ends in .gz is packed. `txt` and
-    `markdown` write a file for one text, and a folder of numbered files where the path is no
-    such file's; `dataset` writes a folder. A file is replaced, a folder never.
+    as it was read, without a container as JSONL. A path that ends in .gz is packed. `txt`,
+    `markdown` and `html` write a file for one text, and a folder of numbered files where the path
+    is no such file's; `dataset` writes a folder. A file is replaced, a folder never.
 
     Raises:
         DataError: a row holds what the format cannot, or the disk is full. Nothing is written.
         ConfigError: no such format, or one that is only read.
+        PrerequisiteError: the library for the format is not installed.
     """
     container, shape = parse_format(format)
     container = container or "jsonl"
+    if container in ONLY_READ:
+        raise ConfigError(f"the format {container} is only read: {ONLY_READ[container]}.")
     rows = _rows(records, shape, container)
     try:
         if container in ("jsonl", "json", "lines"):
             return _write_lines(rows, path, container)
         if container in ("csv", "tsv"):
             return _write_csv(rows, path, "\t" if container == "tsv" else ",")
-        if container in ("txt", "markdown"):
+        if container in _DOCUMENTS:
             return _write_documents(rows, path, container)
-        if container in ("parquet", "dataset"):
-            from tunelm.data.write_arrow import write_arrow
+        from tunelm.data.write_arrow import write_arrow
 
-            with spooled(rows, path) as spool:
-                return write_arrow(spool, path, container)
+        with spooled(rows, path) as spool:
+            return write_arrow(spool, path, container)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written: {error.strerror or error}. Nothing was written."
         ) from None
-    raise ConfigError(f"the format {container} is only read. Write jsonl, or txt for documents.")
 
 
 def _rows(records: Iterable[Record], shape: str | None, container: str) -> Rows:
@@ -230,9 +249,9 @@ def _write_documents(rows: Rows, path: Path, container: str) -> int:
         return 1
     count = 0
     with new_folder(path) as folder:
-        suffix = ".md" if container == "markdown" else ".txt"
         for count, (source, row) in enumerate(rows, 1):
-            (folder / f"{count:08d}{suffix}").write_bytes(_text(source, row, container))
+            name = f"{count:08d}{_DOCUMENTS[container]}"
+            (folder / name).write_bytes(_text(source, row, container))
     return count
 
 
@@ -259,9 +278,14 @@ def new_folder(path: Path) -> Generator[Path]:
 
 
 def _text(source: str, row: Fields, container: str) -> bytes:
-    data = _only_text(source, row, container).encode()
+    text = _only_text(source, row, container)
+    data = (_PAGE.format(html.escape(text, quote=False)) if container == "html" else text).encode()
     if len(data) > DOCUMENT_LIMIT:
         raise cannot_hold(source, container, "the text is too long for one document")
+    # older parsers drop control characters
+    if container == "html" and page_text(Path(source), data) != text:
+        why = "the text holds a character that HTML has no place for"
+        raise cannot_hold(source, container, f"{why}; write jsonl or txt")
     return data
 
 

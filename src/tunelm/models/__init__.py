@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tunelm.config import ModelConfig
     from tunelm.models.base import ChatModel
+    from tunelm.models.budget import Wallet
 
 ENDPOINTS = {
     "openai": "https://api.openai.com/v1",
@@ -16,8 +17,10 @@ ENDPOINTS = {
 """What stands before the slash in `openai/NAME` -> the endpoint that has the model NAME."""
 
 
-def open_model(config: ModelConfig, adapter: Path | None = None) -> ChatModel:
-    """The model a config names, with an adapter on it if one is given.
+def open_model(
+    config: ModelConfig, adapter: Path | None = None, wallet: Wallet | None = None
+) -> ChatModel:
+    """The model a config names, with an adapter on it if one is given; `wallet` as in `load`.
 
     A name such as `ollama/llama3.2` is that of a model behind an API, unless a folder of that
     name is here; one that may cost money is refused (see tunelm.models.remote.open_remote).
@@ -30,7 +33,7 @@ def open_model(config: ModelConfig, adapter: Path | None = None) -> ChatModel:
 
         if adapter is not None:
             raise ModelError(f"{adapter}: {config.base} is behind an API and takes no adapter.")
-        return open_remote(found[0], found[1])
+        return open_remote(found[0], found[1], wallet=wallet)
     from tunelm.models.local import open_local
 
     return open_local(config, adapter)

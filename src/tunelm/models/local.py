@@ -109,7 +109,7 @@ class LocalModel:
         cuts: list[list[Window]] = []
         for prompt, text in pairs:
             head = encode_prompt(self.tokenizer, prompt)
-            tail = list(self.tokenizer.encode(text, add_special_tokens=False))
+            tail = list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
             if len(head) + len(tail) > self.max_length and not (is_text(prompt) and len(head) == 1):
                 raise ModelError(
                     f"prompt and text have {len(head) + len(tail)} tokens; the context is "

@@ -44,6 +44,6 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     text = render_prompt(tokenizer, messages)
     if is_text(messages):
         head = [prefix_token(tokenizer)]
-        return head + list(tokenizer.encode(text, add_special_tokens=False))
+        return head + list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
     plain = not tokenizer.chat_template
-    return list(tokenizer.encode(text, add_special_tokens=plain))
+    return list(tokenizer.encode(text, add_special_tokens=plain, verbose=False))
