@@ -17,7 +17,7 @@ HEAVY = {"torch", "transformers", "peft", "dspy", "litellm", "fastapi", "pandas"
 # A module imports from its own layer and those above it in this list, never from below.
 LAYERS = [
     ["errors", "types"],
-    ["config", "rundir", "prices"],
+    ["config", "rundir", "price_list", "prices", "providers"],
     ["data"],
     ["models"],
     ["training"],
@@ -28,7 +28,7 @@ LAYERS = [
     ["report"],
     ["pipeline", "target", "score_file", "doctor"],
     ["cluster"],
-    ["server", "cli", "testing"],
+    ["server", "cli", "testing", "testing_finetune"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or "__" not in p.name)

@@ -20,6 +20,8 @@ COMMANDS = {
     "data": "tunelm.cli.data",
     "report": "tunelm.cli.show",
     "routes": "tunelm.cli.show",
+    "models": "tunelm.cli.models",
+    "prices": "tunelm.cli.prices",
     "doctor": "tunelm.cli.doctor",
 }
 

@@ -19,3 +19,18 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+class Footnotes:
+    """Numbered remarks below a table, each once."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+
+    def mark(self, text: str) -> str:
+        """The number that stands for a text in the table."""
+        return f"[{self._texts.setdefault(text, len(self._texts) + 1)}]"
+
+    def lines(self) -> list[str]:
+        """The texts with their numbers."""
+        return [f"[{number}] {text}" for text, number in self._texts.items()]

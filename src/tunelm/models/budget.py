@@ -31,11 +31,13 @@ _ROUNDING = 1e-9
 class Prices:
     """US dollars for a million tokens, in and out; both None: unknown, both 0: free.
 
-    Raises ConfigError when one is given and the other is not.
+    `source` says in words whose prices they are. Raises ConfigError when one is given and the
+    other is not.
     """
 
     usd_in: float | None = None
     usd_out: float | None = None
+    source: str = "the prices given"
 
     def __post_init__(self) -> None:
         if (self.usd_in is None) != (self.usd_out is None):
@@ -95,7 +97,8 @@ def check_allowed(own: bool, where: str, prices: Prices, budget: BudgetConfig) -
     if not prices.known:
         raise BudgetError(
             f"the price of {where} is unknown, so no cap could be kept. Set usd_per_million_in "
-            "and usd_per_million_out of its route (both 0 where it charges nothing)."
+            "and usd_per_million_out of its route (both 0 where it charges nothing). What is known "
+            "of prices: tunelm prices."
         )
     if not prices.free and budget.max_usd <= 0:
         raise BudgetError(
@@ -125,7 +128,8 @@ class Wallet:
     def __init__(self, budget: BudgetConfig | None = None, ledger: Path | None = None) -> None:
         self.budget = budget or BudgetConfig()
         self.ledger = ledger
-        self._spent = spent_before(ledger)
+        self._calls = calls_before(ledger)
+        self._spent = sum(self._calls.values())
         self._held: dict[str, float] = {}
         self._change = threading.Condition()
 
@@ -135,11 +139,12 @@ class Wallet:
         return self._spent
 
     @contextmanager
-    def hold(self, usd: float, **what: Any) -> Generator[Hold]:
+    def hold(self, usd: float, name: str | None = None, **what: Any) -> Generator[Hold]:
         """Set `usd` aside for one call; what its cost turns out to be replaces it afterwards.
 
         Waits where only calls under way stand between it and the cap. `what` goes into the
-        ledger. A call that costs nothing passes, and is not written.
+        ledger. A call that costs nothing passes, and is not written. One with a `name` that
+        stands in the ledger already is that call taken up again, and is counted once.
 
         Raises:
             BudgetError: it does not fit into what is left.
@@ -149,7 +154,7 @@ class Wallet:
         if usd <= 0:
             yield hold
             return
-        name = uuid.uuid4().hex[:16]
+        name = name or uuid.uuid4().hex[:16]
         self._take(name, hold, what)
         try:
             yield hold
@@ -158,20 +163,22 @@ class Wallet:
 
     def _take(self, name: str, hold: Hold, what: dict[str, Any]) -> None:
         with self._change:
+            before = self._calls.get(name, 0.0)
             while True:
-                self._refuse_beyond_cap(hold)
-                if self._spent + sum(self._held.values()) + hold.worst <= self._cap:
+                self._refuse_beyond_cap(hold, before)
+                if self._spent - before + sum(self._held.values()) + hold.worst <= self._cap:
                     break
                 self._change.wait()
             self._write({"time": round(time.time(), 3), "id": name, **what, "worst": hold.worst})
             self._held[name] = hold.worst
+            self._spent -= self._calls.pop(name, 0.0)
 
     @property
     def _cap(self) -> float:
         return (self.budget.max_usd if self.budget.spend else 0.0) + _ROUNDING
 
-    def _refuse_beyond_cap(self, hold: Hold) -> None:
-        if self._spent + hold.worst > self._cap:
+    def _refuse_beyond_cap(self, hold: Hold, before: float) -> None:
+        if self._spent - before + hold.worst > self._cap:
             raise BudgetError(
                 f"the next call could cost ${hold.worst:.4g}, and of budget.max_usd = "
                 f"${self.budget.max_usd:g} at most ${self._spent:.4g} is spent. Raise it, and go "
@@ -183,6 +190,7 @@ class Wallet:
         with self._change:
             del self._held[name]
             self._spent += usd
+            self._calls[name] = usd
             self._change.notify_all()
             self._write(
                 {
@@ -203,13 +211,18 @@ class Wallet:
 
 
 def spent_before(ledger: Path | None) -> float:
-    """Dollars in a ledger: of each call its cost, or its worst case where that is unknown.
+    """Dollars in a ledger, as `calls_before` reads it."""
+    return sum(calls_before(ledger).values())
+
+
+def calls_before(ledger: Path | None) -> dict[str, float]:
+    """Dollars of each call in a ledger, by its id: its cost, or its worst case if that is unknown.
 
     A last line cut short by a kill is passed over; the call it opens was never made, and of one
     it settles the worst case stands. Raises RunDirError with the line that is something else.
     """
     if ledger is None or not ledger.exists():
-        return 0.0
+        return {}
     calls: dict[str, float] = {}
     lines = ledger.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -228,7 +241,7 @@ def spent_before(ledger: Path | None) -> float:
                 f"{ledger}:{number}: no line of a ledger of spending, so what was spent is not "
                 "known. Put the file back as it was, or start a new run with another --out."
             ) from None
-    return sum(calls.values())
+    return calls
 
 
 def _ends_a_line(path: Path) -> bool:

@@ -41,24 +41,67 @@ def usage_by_phase(route: RouteRun) -> dict[str, dict[str, int | None]]:
 def cost(route: RouteRun) -> tuple[Quantity | None, str | None]:
     """(US dollars for all the tokens of a route behind an API, None), or (None, why not).
 
-    Measured tokens times the prices of the task file; cached tokens at the full price.
+    Measured tokens times the prices of the task file, or the price list's where it has none;
+    cached tokens at the full price.
     """
+    if route.backend is not None:
+        return _cost_of_job(route)
     endpoint = endpoint_of(route)
     if endpoint is None:
         return None, NO_PRICE
     usd_in, usd_out = endpoint["prices"]["usd_in"], endpoint["prices"]["usd_out"]
     if usd_in is None or usd_out is None:
         return None, "no price of its endpoint is given (usd_per_million_in and _out)"
+    usd = _dollars(list(usage_by_phase(route).values()), usd_in, usd_out)
+    if usd is None:
+        return None, _UNCOUNTED
+    source = endpoint["prices"].get("source", "the prices given")
+    return _measured_usd(usd, f"measured: tokens reported, x {source}"), None
+
+
+def _cost_of_job(route: RouteRun) -> tuple[Quantity | None, str | None]:
+    """What a job of fine-tuning and its answers cost, as `cost`; on one's own machine it is what
+    they would at the list price that the task file names.
+    """  # noqa: D205
+    found = [seed.detail["prices"] for seed in route.seeds if "prices" in seed.detail]
+    prices, phases = found[0], usage_by_phase(route)
+    if route.backend == "local" and prices["listed"] is None:
+        return None, f"{NO_PRICE}; price_as names whose list price to show instead"
+    trained = _dollars([phases.pop("train", {})], prices["usd_train"], 0.0)
+    answered = _dollars(list(phases.values()), prices["usd_in"], prices["usd_out"])
+    if trained is None or answered is None:
+        what = "training" if prices["usd_train"] is None else "its answers"
+        priced = prices["usd_train"] is not None and prices["usd_in"] is not None
+        return None, _UNCOUNTED if priced else f"no price of {what} is known"
+    method = f"measured: tokens reported, x {prices['source']}"
+    if prices["listed"] is not None:
+        method = (
+            f"list price of {prices['listed']} x the tokens counted here, no bill: "
+            f"{prices['source']}"
+        )
+    return _measured_usd(trained + answered, method), None
+
+
+_UNCOUNTED = "some requests ended without a count of tokens; see spending.jsonl of the run"
+
+
+def _dollars(
+    phases: Sequence[Mapping[str, int | None]], usd_in: float | None, usd_out: float | None
+) -> float | None:
+    """Dollars for the tokens of some phases; None where a price, or a count that costs, is not."""
+    if usd_in is None or usd_out is None:
+        return None
     usd = 0.0
-    if usd_in or usd_out:
-        for phase in usage_by_phase(route).values():
-            prompt, completion = phase["prompt_tokens"], phase["completion_tokens"]
-            if prompt is None or completion is None:
-                why = "some requests ended without a count of tokens; see spending.jsonl of the run"
-                return None, why
-            usd += (prompt * usd_in + completion * usd_out) / 1e6
-    method = "measured: tokens reported, x the prices given"
-    return {"value": usd, "unit": "USD", "method": method, "low": None, "high": None}, None
+    for phase in phases if usd_in or usd_out else ():
+        prompt, completion = phase.get("prompt_tokens"), phase.get("completion_tokens")
+        if prompt is None or completion is None:
+            return None
+        usd += (prompt * usd_in + completion * usd_out) / 1e6
+    return usd
+
+
+def _measured_usd(usd: float, method: str) -> Quantity:
+    return {"value": usd, "unit": "USD", "method": method, "low": None, "high": None}
 
 
 def endpoint_of(route: RouteRun) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ model behind an API instead: one more row of the table, on the same test rows.
 from __future__ import annotations
 
 import dataclasses
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from tunelm.config import BaselineSettings, ModelConfig
@@ -60,6 +61,8 @@ class BaselineRoute:
             f"for the {len(ctx.dev)} dev rows; a test row takes about as much as one of them",
             f"the rows of dev and test are sent to {address.url}, and no others",
         ]
+        if prices.known:
+            notes.append(f"its cost is reckoned by {prices.source}")
         if not address.own or (prices.known and not prices.free):
             notes.append("it may charge: needs --spend, its prices, and budget.max_usd")
         return Plan(ctx.name, self.kind, forecasts, tuple(notes))
@@ -133,7 +136,22 @@ class BaselineRoute:
             raise ConfigError("base_url is set and model is not: name the model at that endpoint.")
         address = parse_address(settings.base_url)
         variable = key_variable(settings.api_key_env, address)
-        return address, variable, Prices(settings.usd_per_million_in, settings.usd_per_million_out)
+        prices = Prices(settings.usd_per_million_in, settings.usd_per_million_out)
+        if not prices.known and not address.own:
+            prices = _listed(address.host, settings.model) or prices
+        return address, variable, prices
+
+
+def _listed(host: str, model: str) -> Prices | None:
+    """The price list's prices; None where it has none, or is too old for a cap to rest on it."""
+    from tunelm.models.budget import Prices
+    from tunelm.prices import price_at
+
+    today = date.today()
+    found = price_at(host, model)
+    if found is None or found.stale(today):
+        return None
+    return Prices(found.usd_in, found.usd_out, found.describe(today))
 
 
 def forecast_tokens(ctx: FitContext) -> dict[str, Estimate]:
@@ -178,7 +196,7 @@ def _dollars(forecasts: dict[str, Estimate], prices: Prices, own: bool) -> Estim
     return Estimate(
         cost([t.value for t in tokens]),
         "USD",
-        f"{RULE}, x the given prices",
+        f"{RULE}, x {prices.source}",
         cost([t.low for t in tokens]),
         cost([t.high for t in tokens]),
     )
