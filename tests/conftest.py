@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tunelm.testing import make_tiny_model
 
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tuning_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a `tunelm serve` that has tunelm-nano-small and takes fine-tuning jobs."""
+    pytest.importorskip("fastapi")
+    from tunelm.config import ModelConfig
+    from tunelm.routes.finetune_server import LocalServer
+
+    base = ModelConfig(base="tunelm-nano-small")
+    with LocalServer(base, tmp_path_factory.mktemp("tuning")) as server:
+        yield server.url
 
 
 def write_rows(path: Path, count: int) -> Path:
@@ -56,6 +69,8 @@ test = 0.5
 min_test_groups = 10
 [model]
 base = {json.dumps(str(tiny_model))}
+[compare]
+routes = ["constant", "baseline", "prompt", "local"]
 [routes.prompt]
 strategy = "labeled"
 demos = 2

@@ -21,7 +21,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_defaults_are_sensible_and_paths_are_relative_to_the_file(tmp_path: Path):
     config = load_config(written(tmp_path, GOOD))
     assert config.data.path == tmp_path / "rows.jsonl"
-    assert config.compare.routes == ("constant", "baseline", "prompt", "local")
+    assert config.compare.routes == ("constant", "baseline", "prompt", "local", "cloud")
     assert config.routes["local"].kind == "local"
 
 

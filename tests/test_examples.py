@@ -74,6 +74,9 @@ def words_model(simple: ModuleType):
         ("simple_example.py", 260),
         ("huggingface_lora.py", 120),
         ("huggingface_custom_lora.py", 120),
+        ("openai_finetune.py", 120),
+        ("openai_domain_finetune.py", 120),
+        ("openai_jobs.py", 120),
     ],
 )
 def test_an_example_stays_short_enough_to_read(name: str, most: int):
@@ -272,3 +275,71 @@ def test_the_cells_of_the_notebook_run(tmp_path: Path, monkeypatch: pytest.Monke
     text = "\n".join(cells).replace("STEPS = None", "STEPS = 2")
     exec(compile(text.replace('"tunelm-nano"', '"tunelm-nano-small"'), "notebook", "exec"), {})
     assert (tmp_path / "domain_run/run/report.html").is_file()
+
+
+def six_steps(printed: str) -> None:
+    steps = re.findall(r"^== Step (\d): (.+) ==$", printed, re.M)
+    assert steps == [(str(i), step) for i, step in enumerate(STEPS, 1)]
+    assert "prove nothing" in printed.partition("== Step 6")[2]
+
+
+def chats_in(path: Path) -> list[list[dict[str, str]]]:
+    """The chats of a training file, after it passed the check by the provider's rules."""
+    command = [sys.executable, "-m", "tunelm", "data", "check", str(path), "--provider", "openai"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    return [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_openai_example_trains_and_asks_its_own_server(tmp_path: Path):
+    pytest.importorskip("openai")
+    pytest.importorskip("fastapi")
+    options = ("--model", "tunelm-nano-small", "--epochs", "1")
+    printed = run(EXAMPLES / "openai_finetune.py", *options, cwd=tmp_path)
+    six_steps(printed)
+    assert "running: Fine-tuning job started" in printed
+    assert re.search(r"^ft:tunelm-nano-small:tunelm::\w+: [1-9]\d* tokens trained$", printed, re.M)
+    assert re.findall(r"^(base|tuned) +token-F1 [01]\.\d+  n = 4$", printed, re.M)
+    assert [path.name for path in tmp_path.iterdir()] == ["openai_edu_qa_training.jsonl"]
+    chats = chats_in(tmp_path / "openai_edu_qa_training.jsonl")
+    assert len(chats) == 16
+    assert {tuple(m["role"] for m in chat) for chat in chats} == {("system", "user", "assistant")}
+
+
+def test_the_openai_examples_take_any_server_dialogues_and_a_domain(
+    tuning_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    options = ("--base-url", tuning_server, "--model", "tunelm-nano-small", "--epochs", "1")
+    six_steps(run(EXAMPLES / "openai_finetune.py", "--dialogues", *options, cwd=tmp_path))
+    dialogues = chats_in(tmp_path / "openai_dialogue_training.jsonl")
+    assert len(dialogues) >= 20
+    assert all(sum(m["role"] == "assistant" for m in chat) >= 2 for chat in dialogues)
+    domain = EXAMPLES / "openai_domain_finetune.py"
+    printed = run(domain, "--rows", "16", *options, cwd=tmp_path)
+    six_steps(printed)
+    assert re.search(r":ckpt-step-2: loss \d", printed)
+    lines = re.findall(
+        r"^(\w+ \w+) +token-F1 [01]\.\d+  contains [01]\.\d+  n = 12$", printed, re.M
+    )
+    assert lines == ["base biology", "base others", "tuned biology", "tuned others"]
+    questions = [{chat[1]["content"] for chat in chats_in(path)} for path in tmp_path.glob("*bio*")]
+    assert [len(asked) for asked in questions] != [0, 0]
+    assert not questions[0] & questions[1]
+
+
+def test_the_openai_examples_spend_nothing_unasked_and_end_in_one_line(tmp_path: Path):
+    for url, words in (
+        ("https://api.openai.com/v1", "allow it with --spend"),
+        ("http://127.0.0.1:9/v1", "APIConnectionError at http://127.0.0.1:9/v1"),
+    ):
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / "openai_finetune.py", "--base-url", url],
+            cwd=tmp_path,
+            env={**os.environ, "OPENAI_API_KEY": "none"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr

@@ -6,15 +6,16 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -32,6 +33,17 @@ MIN_TEST_GROUPS = 30
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def _holds_no_secret(value: str | None) -> str | None:
+    if value and ("@" in value or "?" in value):
+        raise ValueError("an address without user name, password and query is expected")
+    return value
+
+
+_Address = Annotated[str | None, AfterValidator(_holds_no_secret)]
+_Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+_Usd = Annotated[float, Field(ge=0)]
 
 
 class TaskConfig(_Section):
@@ -88,6 +100,7 @@ class CompareConfig(_Section):
         "baseline",
         "prompt",
         "local",
+        "cloud",
     )
     primary_metric: str = "token_f1"
     select_on: Literal["dev"] = "dev"
@@ -114,22 +127,15 @@ class BaselineSettings(_Section):
     kind: Literal["baseline"] = "baseline"
     model: str | None = None
     """None: the base model. Else the name of a model at `base_url`."""
-    base_url: str | None = None
+    base_url: _Address = None
     """An endpoint that speaks the OpenAI protocol, such as http://127.0.0.1:11434/v1."""
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = None
+    api_key_env: _Variable | None = None
     """The environment variable that holds the key, which itself never stands in a file.
 
     None: OPENAI_API_KEY for OpenAI itself, and no key for any other endpoint."""
-    usd_per_million_in: Annotated[float, Field(ge=0)] | None = None
-    usd_per_million_out: Annotated[float, Field(ge=0)] | None = None
+    usd_per_million_in: _Usd | None = None
+    usd_per_million_out: _Usd | None = None
     """What the endpoint charges for a million tokens; 0 where it is one's own."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _holds_no_secret(cls, value: str | None) -> str | None:
-        if value and ("@" in value or "?" in value):
-            raise ValueError("an address without user name, password and query is expected")
-        return value
 
 
 class PromptSettings(_Section):
@@ -143,6 +149,44 @@ class PromptSettings(_Section):
     """Programs tried by random search, beside zero-shot and plain few-shot."""
     threads: Annotated[int, Field(ge=1)] = 16
     """Concurrent calls, run as batches by a local model."""
+
+
+class CloudSettings(_Section):
+    """A job at a provider that speaks the OpenAI fine-tuning protocol; by default our own server.
+
+    Where a setting is None, `local` trains as the route `local` does, without early stopping.
+    """
+
+    kind: Literal["cloud"] = "cloud"
+    provider: str = "local"
+    """`local`: `tunelm serve`, started for the job; or a provider that tunelm knows."""
+    base_url: _Address = None
+    """Where the provider is, or another endpoint that speaks the protocol."""
+    model: str | None = None
+    """The model to tune there; None: the base model, which only `local` has."""
+    deployment: str | None = None
+    """What the fine-tune answers as, where the provider wants it deployed first."""
+    api_key_env: _Variable | None = None
+    """The environment variable that holds the key; None: the provider's usual one."""
+    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1)] | None = None
+    """None: 8 with `local`, 3 elsewhere."""
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] | None = None
+    """None: 8 with `local`, "auto" elsewhere."""
+    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    suffix: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] | None = None
+    """Part of the fine-tune's name; None: the task's name."""
+    usd_per_million_train: _Usd | None = None
+    usd_per_million_in: _Usd | None = None
+    usd_per_million_out: _Usd | None = None
+    """What the provider charges; None: what the price list says."""
+    price_as: Annotated[str, Field(pattern=r"^[^/]+/.+$")] | None = None
+    """PROVIDER/MODEL whose list price is multiplied by the tokens that `local` counted."""
+    accept_shutdown: date | None = None
+    """The day on which the fine-tune will end, to train it all the same."""
+    poll_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds between two looks at the job; None: 0.5 on this machine, 10 elsewhere."""
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Longest wait for the job; None: as long as it takes."""
 
 
 class LocalSettings(_Section):
@@ -174,7 +218,7 @@ class LocalSettings(_Section):
 
 
 RouteSettings = Annotated[
-    ConstantSettings | BaselineSettings | PromptSettings | LocalSettings,
+    ConstantSettings | BaselineSettings | PromptSettings | CloudSettings | LocalSettings,
     Field(discriminator="kind"),
 ]
 
@@ -182,6 +226,7 @@ KINDS: dict[str, type[_Section]] = {
     "constant": ConstantSettings,
     "baseline": BaselineSettings,
     "prompt": PromptSettings,
+    "cloud": CloudSettings,
     "local": LocalSettings,
 }
 
@@ -331,7 +376,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 def _explain(error: ValidationError, source: str, data: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for item in error.errors():
-        loc = [str(part) for part in item["loc"] if not str(part).startswith("function-")]
+        # which of several forms of a value was tried is no key of the file
+        forms = ("function-", "literal[", "constrained-")
+        loc = [str(part) for part in item["loc"] if not str(part).startswith(forms)]
         if len(loc) > 2 and loc[0] == "routes" and loc[2] in KINDS:
             del loc[2]  # the union's tag is no key of the file
         where = ".".join(loc)

@@ -14,7 +14,12 @@ import psutil
 
 from tunelm.rundir import PACKAGES, cache_dir, versions
 
-EXTRAS = {"local": ("torch", "transformers", "peft", "safetensors"), "prompt": ("dspy", "optuna")}
+EXTRAS = {
+    "local": ("torch", "transformers", "peft", "safetensors"),
+    "prompt": ("dspy", "optuna"),
+    "serve": ("fastapi", "python_multipart", "uvicorn"),
+    "cloud": ("openai", "tiktoken"),
+}
 KEYS = ("OPENAI_API_KEY", "HF_TOKEN")
 
 
@@ -89,4 +94,5 @@ def _routes(missing: dict[str, list[str]], gpu: bool) -> dict[str, str]:
         "baseline": needs("local") or f"ready, {where}",
         "prompt": needs("local", "prompt") or f"ready, {where}",
         "local": needs("local") or f"ready, {where}",
+        "cloud": needs("local", "serve", "cloud") or f"ready, {where}; no key is needed",
     }

@@ -30,20 +30,35 @@ def load(target: str | Path, wallet: Wallet | None = None) -> ChatModel:
         ModelError: an adapter whose base is another, or weights that cannot be loaded.
     """
     path = Path(target)
-    if (path / "config.json").exists() and (path / "routes").is_dir():
-        return open_route(path, winner_of(path), wallet)
-    if (path.parent / "config.json").exists() and (path.parent / "routes" / path.name).is_dir():
-        return open_route(path.parent, path.name, wallet)
-    if (path / "adapter_config.json").exists():
+    if found := find_run(path):
+        run, name = found
+        return open_route(run, name or winner_of(run), wallet)
+    if is_adapter(path):
         return open_adapter(path)
+    from tunelm.models import open_model
+
+    return open_model(ModelConfig(base=str(target)), wallet=wallet)
+
+
+def find_run(path: Path) -> tuple[Path, str | None] | None:
+    """(the run, None) of a run directory, (the run, the route) of RUN/ROUTE, None of others."""
+    if (path / "config.json").exists() and (path / "routes").is_dir():
+        return path, None
+    if (path.parent / "config.json").exists() and (path.parent / "routes" / path.name).is_dir():
+        return path.parent, path.name
+    return None
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether an adapter is there. Raises ConfigError for a folder with nothing to load."""
+    if (path / "adapter_config.json").exists():
+        return True
     if path.is_dir() and not (path / "config.json").exists():
         raise ConfigError(
             f"{path}: neither a run, nor an adapter, nor a model. Give a run directory, RUN/ROUTE, "
             "an adapter's folder, or a model's."
         )
-    from tunelm.models import open_model
-
-    return open_model(ModelConfig(base=str(target)), wallet=wallet)
+    return False
 
 
 def winner_of(run: Path) -> str:
@@ -60,20 +75,36 @@ def winner_of(run: Path) -> str:
 
 def open_route(run: Path, name: str, wallet: Wallet | None = None) -> ChatModel:
     """The model that one route of a run made, with its first seed."""
+    settings, adapted = read_route(run, name)
+    return make_route(settings, wallet).open(adapted)
+
+
+def read_route(run: Path, name: str) -> tuple[RouteSettings, Adapted]:
+    """The settings of one route of a run, and what it made with its first seed.
+
+    Raises ConfigError where it has not been fitted.
+    """
     stored = read_json(run / "config.json")["config"]
     folders = sorted((run / "routes" / name).glob("seed-*"), key=lambda p: int(p.name[5:]))
     if not folders or not (folders[0] / "adapted.json").exists():
         raise ConfigError(f"{run}: route {name!r} has not been fitted there.")
     settings = TypeAdapter[RouteSettings](RouteSettings).validate_python(stored["routes"][name])
     adapted = Adapted.from_json(read_json(folders[0] / "adapted.json"), str(folders[0] / "adapted"))
-    return make_route(settings, wallet).open(adapted)
+    return settings, adapted
 
 
 def open_adapter(folder: Path) -> ChatModel:
     """An adapter's folder, by the card that lies beside it: base, system prompt, identity."""
     from tunelm.models import open_model
-    from tunelm.models.identity import CARD
     from tunelm.models.prompted import PromptedModel
+
+    config, system = read_adapter(folder)
+    return PromptedModel(open_model(config, folder), system)
+
+
+def read_adapter(folder: Path) -> tuple[ModelConfig, str]:
+    """The base of an adapter, and its system prompt. Raises ConfigError without a card."""
+    from tunelm.models.identity import CARD
 
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -81,5 +112,4 @@ def open_adapter(folder: Path) -> ChatModel:
         raise ConfigError(
             f"{folder}: an adapter without {CARD}: tunelm did not train it."
         ) from None
-    config = ModelConfig.model_validate(card["base"])
-    return PromptedModel(open_model(config, folder), str(card.get("system", "")))
+    return ModelConfig.model_validate(card["base"]), str(card.get("system", ""))

@@ -17,6 +17,7 @@ COMMANDS = {
     "adapt": "tunelm.cli.run",
     "eval": "tunelm.cli.use",
     "generate": "tunelm.cli.use",
+    "serve": "tunelm.cli.serve",
     "data": "tunelm.cli.data",
     "report": "tunelm.cli.show",
     "routes": "tunelm.cli.show",

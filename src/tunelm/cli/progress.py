@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -36,12 +37,13 @@ def _bars() -> Generator[Callable[[str, int, int], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        known: dict[str, int] = {}
+        known: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:
-            if what not in known:
-                known[what] = int(bars.add_task(what, total=total))
-            bars.update(known[what], completed=done, total=total)  # type: ignore[arg-type]
+            name = _name(what)
+            if name not in known:
+                known[name] = bars.add_task(what, total=total)
+            bars.update(known[name], description=what, completed=done, total=total)
 
         yield update
 
@@ -51,8 +53,13 @@ def _lines() -> Callable[[str, int, int], None]:
 
     def update(what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if what != last["what"] or now - float(last["time"]) >= LINE_EVERY_S:
+        if _name(what) != last["what"] or now - float(last["time"]) >= LINE_EVERY_S:
             click.echo(f"{what}: {done}/{total}", err=True)
-            last.update(what=what, time=now)
+            last.update(what=_name(what), time=now)
 
     return update
+
+
+def _name(what: str) -> str:
+    """What is being done, without what is said of it in brackets, which may change."""
+    return what.partition(" (")[0]

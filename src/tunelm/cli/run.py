@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ def _options(command: Any) -> Any:
             "--spend",
             is_flag=True,
             help="Allow endpoints that charge, up to budget.max_usd.",
+        ),
+        click.option(
+            "--accept-shutdown",
+            type=click.DateTime(["%Y-%m-%d"]),
+            metavar="DATE",
+            help="Fine-tune a hosted model all the same that ends on that very day.",
         ),
         click.option(
             "--out",
@@ -93,6 +100,7 @@ def run_task(
     out: Path | None,
     resume: bool,
     spend: bool,
+    accept_shutdown: datetime | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -104,6 +112,12 @@ def run_task(
     if spend:
         overrides = (*overrides, "budget.spend=true")
     config = load_config(task, overrides)
+    if accept_shutdown:
+        jobs = [n for n in config.compare.routes if config.routes[n].kind == "cloud"]
+        if not jobs:
+            raise click.UsageError("--accept-shutdown is for a route of the kind cloud.")
+        day = f"accept_shutdown={accept_shutdown:%Y-%m-%d}"
+        config = load_config(task, (*overrides, *(f"routes.{name}.{day}" for name in jobs)))
     if resume and out is None:
         raise click.UsageError("--resume needs --out: which run to go on with.")
     folder = out or default_out(config.task.name)
@@ -112,7 +126,9 @@ def run_task(
     try:
         with shown(quiet) as progress:
             report = tunelm.compare(config, folder, resume=resume, progress=progress)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        for note in getattr(stopped, "__notes__", ()):
+            click.echo(note, err=True)
         click.echo(
             f"stopped; what was done is kept. Go on with: tunelm compare {task} --out {folder} "
             "--resume (and the same --set options)",

@@ -10,11 +10,28 @@ from tunelm.models.render import is_text
 from tunelm.types import Completion, Delta, Message, Request, TokenLogprobs
 
 
+def with_prompt(
+    system: str, demos: Sequence[Message], messages: Sequence[Message]
+) -> tuple[Message, ...]:
+    """A caller's messages behind a system text and demonstration turns.
+
+    A caller's own system message replaces `system` (a served model must obey its client);
+    the demonstrations stay. Running text is left alone.
+    """
+    rest = tuple(messages)
+    if is_text(rest):
+        return rest
+    if rest and rest[0].role == "system":
+        head, rest = (rest[0],), rest[1:]
+    else:
+        head = (Message("system", system),) if system else ()
+    return head + tuple(demos) + rest
+
+
 class PromptedModel:
     """Puts a system message and demonstration turns before what the caller sends.
 
-    A caller's own system message replaces `system` (a served model must obey its client);
-    the demonstrations stay.
+    See `with_prompt`.
     """
 
     def __init__(self, inner: ChatModel, system: str, demos: Sequence[Message] = ()) -> None:
@@ -31,14 +48,7 @@ class PromptedModel:
 
     def render(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The exact messages the inner model gets."""
-        rest = tuple(messages)
-        if is_text(rest):
-            return rest
-        if rest and rest[0].role == "system":
-            head, rest = (rest[0],), rest[1:]
-        else:
-            head = (Message("system", self.system),) if self.system else ()
-        return head + self.demos + rest
+        return with_prompt(self.system, self.demos, messages)
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """See ChatModel."""

@@ -124,6 +124,8 @@ def _route(run: Run, route: RouteRun, tested: Answers | None) -> dict[str, Any]:
         "name": route.name,
         "kind": route.kind,
         "control": route.control,
+        "backend": route.backend,
+        "parity_of": route.parity_of,
         "endpoint": spending.endpoint_of(route),
         "status": route.status,
         "reason": route.reason,

@@ -34,8 +34,8 @@ SHOWN = 6
 """Most wins, and most losses, shown as examples."""
 
 RULE = (
-    "highest {metric} on dev among the routes that finished and are no controls, failed rows "
-    "counted as wrong; equal scores go to the one with fewer tokens an answer"
+    "highest {metric} on dev among the routes that finished and are neither controls nor parity "
+    "checks, failed rows counted as wrong; equal scores go to the one with fewer tokens an answer"
 )
 
 
@@ -157,6 +157,7 @@ def choose_winner(
         for route in routes
         if route["status"] == "done"
         and not route["control"]
+        and route["parity_of"] is None
         and route["scores_dev"][primary]["value_failed_as_wrong"] is not None
     ]
     order: list[str] = []
@@ -180,7 +181,7 @@ def compare_pairs(answers: Sequence[Answers], primary: str) -> list[dict[str, An
 
     `a` stands later in the task file than `b`, and a control is always `b`, so that `diff`
     mostly reads as a gain. Holm's correction runs over the primary metric's pairs of routes
-    that are no controls; every other pair's verdict comes from its own p.
+    that are neither controls nor parity checks; every other pair's verdict is from its own p.
     """
     pairs: list[dict[str, Any]] = []
     metrics = answers[0].metrics if answers else {}
@@ -203,6 +204,8 @@ def _oriented(first: Answers, second: Answers) -> tuple[Answers, Answers]:
 
 def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
     metric = get_metric(name)
+    control = a.route.control or b.route.control
+    parity = bool(a.route.parity_of or b.route.parity_of)
     found = paired(a.stats[name], b.stats[name], a.groups, metric.aggregate, resamples=RESAMPLES)
     return {
         "a": a.route.name,
@@ -214,8 +217,9 @@ def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
         "p": finite(found.p),
         "p_holm": None,
         "verdict": None,
-        "family": name == primary and not (a.route.control or b.route.control),
-        "control": a.route.control or b.route.control,
+        "family": name == primary and not control and not parity,
+        "control": control,
+        "parity": parity,
         "agrees": found.agrees,
         "mde": _mde(a, b, metric),
         "n": found.n,
@@ -236,6 +240,8 @@ def _note(pair: Mapping[str, Any], primary: str) -> str | None:
     notes: list[str] = []
     if pair["control"]:
         notes.append("with a control: outside Holm's correction, the verdict is from p alone")
+    elif pair["parity"]:
+        notes.append("with a parity check: outside Holm's correction")
     if pair["metric"] != primary:
         notes.append("exploratory: p is not corrected")
     if not pair["agrees"]:

@@ -80,11 +80,12 @@ def _routes_plot(report: Report) -> dict[str, Any]:
     for route in shown:
         score = scores[route["name"]]
         value, low, high = (_times(score[key], factor) for key in ("value", "ci_low", "ci_high"))
+        aside = route["control"] or route["parity_of"] is not None
         kind = "winner" if route["name"] == report["winner"]["name"] else "plain"
         rows.append(
             {
                 "name": route["name"],
-                "control": route["control"],
+                "aside": ("control" if route["control"] else "parity check") if aside else None,
                 "winner": kind == "winner",
                 "value": words.points(score["value"], scale),
                 "interval": words.between(score["ci_low"], score["ci_high"], scale),
@@ -93,7 +94,7 @@ def _routes_plot(report: Report) -> dict[str, Any]:
                     value,
                     low,
                     high,
-                    "control" if route["control"] else kind,
+                    "control" if aside else kind,
                     _times(base, factor),
                     f"{route['name']}: {words.points(score['value'], scale)}",
                 ),

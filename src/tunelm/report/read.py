@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,11 +62,20 @@ class RouteRun:
     kind: str
     control: bool
     seeds: tuple[SeedRun, ...]
+    parity_of: str | None = None
+    """The route that this one does over again in another way, to see that both agree."""
 
     @property
     def finished(self) -> tuple[SeedRun, ...]:
         """The seeds that were fitted and evaluated."""
         return tuple(seed for seed in self.seeds if seed.done)
+
+    @property
+    def backend(self) -> str | None:
+        """Where a job of fine-tuning ran; `local` is this machine. None: there was no such job."""
+        return next(
+            (seed.detail["backend"] for seed in self.seeds if "backend" in seed.detail), None
+        )
 
     @property
     def status(self) -> str:
@@ -142,8 +152,18 @@ def read_run(path: Path) -> Run:
     split = cast(dict[str, Any], read_json(path / "split.json"))
     parts, ledger, lines = _rows(path / "rows.jsonl", split)
     names = config["config"]["compare"]["routes"]
-    routes = tuple(_route(path, name, config["config"]["routes"][name]) for name in names)
-    return Run(path, config, split, parts, ledger, lines or None, routes)
+    routes = [_route(path, name, config["config"]["routes"][name]) for name in names]
+    return Run(path, config, split, parts, ledger, lines or None, _with_parity(routes))
+
+
+def _with_parity(routes: Sequence[RouteRun]) -> tuple[RouteRun, ...]:
+    """The routes; a job of fine-tuning on this machine is a parity check of a route `local`."""
+    peers = [r.name for r in routes if r.kind == "local" and not r.control and r.finished]
+    peer = peers[0] if peers else None
+    return tuple(
+        dataclasses.replace(route, parity_of=peer) if route.backend == "local" else route
+        for route in routes
+    )
 
 
 def _rows(

@@ -215,6 +215,7 @@ def warnings_of(report: Report) -> list[str]:
     if report["winner"]["name"] is not None:
         warned += _control_warnings(report)
         warned += _form_and_content(report)
+    warned += _backends(report)
     warned += _failures(report)
     warned += [f"{r['name']}: {note}" for r in report["routes"] for note in r["notes"]]
     warned += _disagreements(report)
@@ -259,6 +260,29 @@ def _control_warnings(report: Report) -> list[str]:
             f"{winner} is not shown to be better than the control {name} ({diff} "
             f"{unit_of(report, metric)}): as far as these rows show, {why}."
         )
+    return warned
+
+
+def _backends(report: Report) -> list[str]:
+    """That a job which ran here says nothing about a hosted model."""
+    base = (report["base"] or {}).get("name", "the base model")
+    warned: list[str] = []
+    for route in report["routes"]:
+        if route["backend"] != "local" or route["scores"] is None:
+            continue
+        name, peer = route["name"], route["parity_of"]
+        text = (
+            f"{name} is no hosted model: it is {base}, trained on this machine by the fine-tuning "
+            "protocol."
+        )
+        if peer is not None:
+            pair = find_pair(report["pairs"], report["task"]["primary_metric"], name, peer)
+            diff = signed(pair["diff"], scale_of(report, pair["metric"])) if pair else "unknown"
+            text += (
+                f" It is there as a parity check of {peer} ({diff}; equal where the settings are), "
+                "and outside the choice of the winner."
+            )
+        warned.append(text)
     return warned
 
 

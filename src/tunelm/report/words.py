@@ -125,6 +125,18 @@ def route_of(report: Report, name: str) -> dict[str, Any]:
     return next(route for route in report["routes"] if route["name"] == name)
 
 
+def kind_of(route: Mapping[str, Any]) -> str:
+    """The kind of a route, with where its job ran, and what it is there for."""
+    said = [route["kind"]]
+    if route["backend"] is not None:
+        said.append(f"backend {route['backend']}")
+    if route["control"]:
+        said.append("control")
+    if route["parity_of"] is not None:
+        said.append(f"parity check of {route['parity_of']}")
+    return ", ".join(said)
+
+
 def failed_wholly(route: Mapping[str, Any]) -> bool:
     """Whether a route has no scores to show."""
     return route["scores"] is None
@@ -175,7 +187,7 @@ def _row(report: Report, route: Mapping[str, Any]) -> dict[str, str]:
     scale = scale_of(report, metric)
     row = {
         "route": route["name"] + (" (winner)" if route["name"] == report["winner"]["name"] else ""),
-        "kind": f"{route['kind']}, control" if route["control"] else route["kind"],
+        "kind": kind_of(route),
         "test": "-",
         "95% interval": "-",
         "rows": "-",

@@ -41,6 +41,13 @@ KINDS = {
         "prompt",
         "worked examples chosen by DSPy: labelled few-shot or random search",
     ),
+    "cloud": RouteKind(
+        "tunelm.routes.cloud:CloudRoute",
+        True,
+        "cloud",
+        "a job by the OpenAI fine-tuning protocol: at our own server, or at a named provider",
+        paid=True,
+    ),
     "local": RouteKind(
         "tunelm.routes.local:LocalRoute",
         True,

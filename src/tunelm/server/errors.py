@@ -88,10 +88,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        message = str(error.detail)
         if error.status_code in (404, 405):
             message = f"no endpoint {request.method} {request.url.path} here."
-        return ApiError(error.status_code, message, "unknown_url").response()
+            return ApiError(error.status_code, message, "unknown_url").response()
+        message, headers = str(error.detail), error.headers
+        return ApiError(error.status_code, message, "invalid_request", headers=headers).response()
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunelm.errors import ConfigError
@@ -21,21 +21,24 @@ class ServerSettings:
         host: the address to listen on; one that others can reach needs a key.
         port: 0 picks a free one.
         api_keys: keys of which a request must bring one; none are asked for when empty.
-        max_waiting: most requests that wait for an answer; further ones get 503.
+        max_length: most tokens of a prompt and its answer; None: what the target was made with,
+            else 1024. Never more than the model's own context.
+        max_waiting: most answers that wait for their turn; further requests get 503.
         max_batch: most answers that are generated at once.
         max_adapters: most adapters held in memory; the one not used longest is dropped.
         max_body: most bytes of a request without a file.
         max_file: most bytes of an uploaded file.
         train: whether fine-tuning jobs are taken.
         verify: a run whose stored predictions the served model must repeat before it is ready.
-        threads: CPU threads for answering; None: torch's choice.
+        threads: CPU threads for answering; None: one for a small model, else PyTorch's choice.
     """
 
     target: str
     state: Path
     host: str = "127.0.0.1"
     port: int = 8000
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    max_length: int | None = None
     max_waiting: int = 64
     max_batch: int = 32
     max_adapters: int = 16

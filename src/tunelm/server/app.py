@@ -1,0 +1,108 @@
+"""The server as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from fastapi import FastAPI
+
+from tunelm.models.identity import base_identity, check_adapter
+from tunelm.models.loading import resolve_base
+from tunelm.server.auth import Guard
+from tunelm.server.catalog import Target, open_target
+from tunelm.server.connection import deliver_to
+from tunelm.server.engine import Engine
+from tunelm.server.errors import ApiError, install
+from tunelm.server.inference import router
+from tunelm.server.settings import ServerSettings
+from tunelm.server.verify import evaluated, verify
+
+
+class _Runner(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def create_app(settings: ServerSettings) -> FastAPI:
+    """Load the model, check what is to be checked, and put the endpoints together.
+
+    Its `state` has the `target` that is served, the `engine`, and what was `verified`.
+
+    Raises:
+        TunelmError: the target cannot be served, or `verify` found another model than the run's.
+    """
+    settings.check()
+    target = open_target(settings.target)
+    if settings.max_length is not None:
+        config = target.config.model_copy(update={"max_length": settings.max_length})
+        target = dataclasses.replace(target, config=config)
+    check_adapters(target)
+    asked = evaluated(settings.verify, target.catalog) if settings.verify else []
+    engine = Engine(
+        target.config,
+        settings.max_batch,
+        settings.max_waiting,
+        settings.max_adapters,
+        settings.threads,
+    )
+    target.catalog.on_remove = lambda served: served.adapter and engine.forget(served.adapter)
+    verified = verify(asked, engine) if asked else []
+    runner: _Runner | None = None
+    app = FastAPI(
+        title="tunelm", lifespan=_lifespan(engine, lambda: runner), docs_url=None, redoc_url=None
+    )
+    install(app)
+    app.state.target, app.state.verified, app.state.engine = target, verified, engine
+    app.include_router(router(target.catalog, engine))
+    if settings.train:
+        from tunelm.server.finetuning import build
+
+        training, runner = build(settings, target.catalog, target.config)
+        app.include_router(training)
+    _add_health(app, engine)
+    app.add_middleware(Guard, settings=settings)
+    return app
+
+
+def check_adapters(target: Target) -> None:
+    """Raise ModelError where an adapter was made for another base than the one served."""
+    adapters = [served.adapter for served in target.catalog.all() if served.adapter is not None]
+    if adapters:
+        identity = base_identity(resolve_base(target.config), target.config.revision)
+        for adapter in adapters:
+            check_adapter(adapter, identity)
+
+
+def _lifespan(engine: Engine, runner: Callable[[], _Runner | None]) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        engine.deliver = deliver_to(asyncio.get_running_loop())
+        engine.start()
+        training = runner()
+        if training is not None:
+            await asyncio.to_thread(training.start)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop)
+            if training is not None:
+                await asyncio.to_thread(training.stop)
+
+    return lifespan
+
+
+def _add_health(app: FastAPI, engine: Engine) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", **engine.counts()}
+
+    @app.get("/ready")
+    async def ready() -> dict[str, str]:
+        if not engine.alive:
+            raise ApiError(503, "the engine is not running.", "not_ready")
+        return {"status": "ready"}
