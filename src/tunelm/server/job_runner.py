@@ -9,7 +9,6 @@ found in its new state within a tenth of a second.
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import io
 import json
@@ -17,12 +16,8 @@ import logging
 import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable
-from typing import Any
-
-import psutil
 
 from tunelm.config import LocalSettings, ModelConfig
 from tunelm.errors import StoppedError, TrainingError, TunelmError
@@ -191,12 +186,6 @@ class Runner:
         progress = Progress(self._store, self._catalog, job_id)
         work = self._store.jobs / job_id
 
-        def follow(event: dict[str, Any]) -> None:
-            progress.read()
-            if event["event"] in ("start", "resumed"):
-                with contextlib.suppress(OSError, ValueError, psutil.Error):
-                    _give_way(int((work / "heartbeat").read_text()))
-
         def stop() -> bool:
             return self._stopping.is_set() or status_of(self._store, job_id) != "running"
 
@@ -204,7 +193,7 @@ class Runner:
         if stop():
             return
         try:
-            result = train(work, on_event=follow, stop=stop)
+            result = train(work, on_event=lambda _: progress.read(), stop=stop, nice=NICE)
         except StoppedError:
             progress.read()
             return
@@ -285,18 +274,6 @@ def _learning_rate(base: ModelConfig, multiplier: float) -> float | None:
     shape = AutoConfig.from_pretrained(resolve_base(base), revision=base.revision)
     width: int = shape.get_text_config().hidden_size
     return multiplier * default_learning_rate(width, LocalSettings())
-
-
-def _give_way(pid: int) -> None:
-    """Lower the priority of a process that this one started."""
-    process = psutil.Process(pid)
-    if process.ppid() != os.getpid():
-        return
-    if sys.platform == "linux":  # where each thread has a priority of its own
-        for thread in process.threads():
-            os.setpriority(os.PRIO_PROCESS, thread.id, NICE)
-    elif os.name == "posix":
-        process.nice(NICE)
 
 
 def _result_file(store: Store, job_id: str) -> bytes:

@@ -17,6 +17,8 @@ from tunelm.errors import TrainingError, TunelmError
 
 BEAT_S = 2.0
 _GONE_S = 30.0
+_WAIT_S = _GONE_S + 10
+"""Longer than a process lives whose parent is gone."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("work", type=Path, help="folder with job.json, train.jsonl, dev.jsonl")
     parser.add_argument("--scorer", help='module:function, for stop_on = "metric"')
     parser.add_argument("--parent", type=int, help="stop when the process of this id is gone")
+    parser.add_argument("--nice", type=int, default=0, help="give way to others by so much")
     given = parser.parse_args(arguments)
+    if given.nice and hasattr(os, "nice"):
+        os.nice(given.nice)  # before there are other threads, which inherit it
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -84,7 +89,7 @@ def _die_with(parent: int, stop: threading.Event) -> None:
 def _take_over(work: Path) -> None:
     """Wait for another process in this folder to end; refuse if it does not."""
     heartbeat = work / "heartbeat"
-    until = time.monotonic() + _GONE_S
+    until = time.monotonic() + _WAIT_S
     while _alive(heartbeat):
         if time.monotonic() > until:
             raise TrainingError(

@@ -17,6 +17,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 _POLL_S = 0.1
 _STOP_S = 30.0
+_STOPPED = "training was stopped; the same call goes on from there."
 
 
 def train(
@@ -24,6 +25,7 @@ def train(
     scorer: str | None = None,
     on_event: OnEvent | None = None,
     stop: Callable[[], bool] | None = None,
+    nice: int = 0,
 ) -> dict[str, Any]:
     """Run `python -m tunelm.training` on `work` to its end and return its result.
 
@@ -35,14 +37,17 @@ def train(
         scorer: `module:function` for `stop_on = "metric"` (see `worker.Scorer`).
         on_event: called with each line of `events.jsonl` that this run writes.
         stop: asked ten times a second whether to write a checkpoint and end.
+        nice: by how much the process gives way to others, where the system knows that.
 
     Raises:
-        StoppedError: `stop` said so; the same call goes on from there.
+        StoppedError: `stop` said so, or somebody else; the same call goes on from there.
         TrainingError: with the process's last error.
     """
     command = [sys.executable, "-m", "tunelm.training", str(work), "--parent", str(os.getpid())]
     if scorer is not None:
         command += ["--scorer", scorer]
+    if nice:
+        command += ["--nice", str(nice)]
     log = work / "log.txt"
     events = follow(work / "events.jsonl")
     with log.open("wb") as out:
@@ -62,12 +67,14 @@ def train(
                     if on_event is not None:
                         on_event(event)
                 if running and stop is not None and stop():
-                    raise StoppedError("training was stopped; the same call goes on from there.")
+                    raise StoppedError(_STOPPED)
                 if running:
                     time.sleep(_POLL_S)
         except BaseException:
             _stop(process)
             raise
+    if process.returncode == StoppedError.exit_code:
+        raise StoppedError(_STOPPED)
     if process.returncode != 0:
         raise TrainingError(_reason(process.returncode, log))
     return json.loads((work / "result.json").read_text(encoding="utf-8"))
