@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -19,11 +21,41 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
 
 
-def test_the_python_snippets_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_python_snippet_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    (snippet,) = blocks(ROOT / "README.md", "python")
+    snippet = blocks(ROOT / "README.md", "python")[0]
     exec(compile(snippet, "README.md", "exec"), {})
     assert (tmp_path / "runs/small/report.html").is_file()
+
+
+def test_ten_lines_of_the_readme_train_and_ask_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from tunelm.config import ModelConfig
+    from tunelm.routes.finetune_server import LocalServer
+
+    snippet = blocks(ROOT / "README.md", "python")[1]
+    assert snippet.count("\n") == 10
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is the capital of country {i}?"},
+                {"role": "assistant", "content": "That I do not know."},
+            ]
+        }
+        for i in range(10)
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with LocalServer(ModelConfig(), tmp_path / "server") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        names: dict[str, Any] = {}
+        exec(compile(snippet, "README.md", "exec"), names)
+        names["client"].close()
+    *events, answer = capsys.readouterr().out.strip().splitlines()
+    assert any("Step" in event for event in events)
+    assert answer == "That I do not know."
 
 
 def test_the_task_file_of_the_readme_is_valid(tmp_path: Path):

@@ -178,6 +178,16 @@ def test_a_run_serves_its_routes_as_they_were_evaluated(run: Path):
         assert server.sdk.models.retrieve("boxes/local").id == "boxes/local"
 
 
+def test_a_run_of_another_base_is_refused(run: Path, tmp_path: Path):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    config = json.loads((copied / "config.json").read_text())
+    config["base"]["weights_sha256"] = "0" * 64
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="its weights are others now"):
+        create_app(ServerSettings(str(copied / "prompt"), tmp_path, train=False))
+
+
 def test_a_single_route_and_an_adapters_folder_can_be_served(run: Path):
     with serving(run / "prompt") as server:
         assert [model.id for model in server.sdk.models.list()] == ["model", "boxes/prompt"]
@@ -239,11 +249,33 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+def make_words(folder: Path) -> None:
+    """A tokenizer that writes spaces as a sign and unknown characters as bytes, as Llama 2's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(set("".join(QUESTIONS)) - {" "})
+    words = [f"▁{letter}" for letter in letters]
+    signs = ["<pad>", "<unk>", "<end>", *(f"<0x{i:02X}>" for i in range(256))]
+    vocab = {token: i for i, token in enumerate([*signs, "▁", *letters, *words])}
+    merges = [("▁", letter) for letter in letters]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, byte_fallback=True, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # pyright: ignore
+    parts = [decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence(parts)  # pyright: ignore
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>", unk_token="<unk>"
+    )
+    fast.save_pretrained(folder)
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 def test_any_kind_of_model_is_served_as_it_generates(kind: str, tiny_model: Path, tmp_path: Path):
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    if kind == "mistral":
+        make_words(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path if kind == "mistral" else tiny_model)
     shape = SHAPES[kind]
     if kind in ("mistral", "gemma3_text"):
         small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
@@ -264,6 +296,7 @@ def test_any_kind_of_model_is_served_as_it_generates(kind: str, tiny_model: Path
     asks = [Ask(prompt, 10 + 5 * i, top=0) for i, prompt in enumerate(prompts)]
     engine.start()
     answers = engine.complete(asks)
+    streamed = ["".join(p.text for p in pieces(engine, ask)) for ask in asks]
     engine.stop()
     assert (engine.why_single is None) == (kind not in ("bloom", "mamba"))
     for ask, answer in zip(asks, answers, strict=True):
@@ -271,6 +304,23 @@ def test_any_kind_of_model_is_served_as_it_generates(kind: str, tiny_model: Path
         whole = model.generate(ids, max_new_tokens=ask.max_tokens, do_sample=False)
         expected = [t for t in whole[0, len(ask.prompt) :].tolist() if t != 2]
         assert [scored.token for scored in answer.scored] == expected
+        assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
+    assert streamed == [answer.text for answer in answers]
+
+
+def pieces(engine: Engine, ask: Ask) -> list[Any]:
+    """The pieces of one streamed answer."""
+    found: list[Any] = []
+    done = threading.Event()
+
+    def emit(_: int, piece: Any) -> None:
+        found.append(piece)
+        if piece.last:
+            done.set()
+
+    engine.submit([dataclasses.replace(ask, stream=True)], emit)
+    done.wait()
+    return found
 
 
 def started(*options: str, env: dict[str, str] | None = None) -> tuple[subprocess.Popen[str], str]:
@@ -315,7 +365,7 @@ def test_it_ends_with_the_process_it_belongs_to(tiny_model: Path):
         (["--api-key-env", "sk-secret-0"], 2, "never the key itself"),
         (["--verify", "nowhere"], 2, "no run there"),
         (["--port", "PORT"], 2, "cannot listen there"),
-        (["--state", "STATE", "--train"], 1, "another server uses this folder"),
+        (["--state", "STATE"], 1, "another server uses this folder"),
     ],
     ids=lambda v: str(v)[:30],
 )
@@ -331,7 +381,7 @@ def test_a_wrong_start_is_one_line(
     with socket.create_server(("127.0.0.1", 0)) as taken, filelock.FileLock(tmp_path / ".lock"):
         names = {"PORT": str(taken.getsockname()[1]), "STATE": str(tmp_path)}
         given = [names.get(option, option) for option in options]
-        given += [] if "--train" in options else ["--no-train"]
+        given += [] if "--state" in options else ["--no-train"]
         monkeypatch.setattr(sys, "argv", ["tunelm", "serve", *given])
         with pytest.raises(SystemExit) as ended:
             main()

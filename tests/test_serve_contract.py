@@ -448,10 +448,11 @@ def test_an_echo_scores_the_prompt(server: Running, local: LocalModel):
         ({"prompt": ["x", 1]}, "prompt"),
         ({"prompt": [99999]}, "prompt"),
         ({"prompt": "zq " * 600}, "prompt"),
+        ({"prompt": ["x"] * 1025}, "prompt"),
         ({"logprobs": True}, "logprobs"),
         ({"messages": FOX}, "messages"),
     ],
-    ids=str,
+    ids=lambda v: str(v)[:30],
 )
 def test_completions_refuse_by_name_too(server: Running, change: dict[str, Any], param: str):
     reply = server.post("/completions", **{"model": "model", "prompt": "x", **change})

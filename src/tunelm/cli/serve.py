@@ -43,7 +43,7 @@ def _options(command: Any) -> Any:
             metavar="RUN",
             help="First ask again what this run's test rows were answered; refuse on a mismatch.",
         ),
-        click.option("--train/--no-train", default=True, help="Whether to take fine-tuning jobs."),
+        click.option("--no-train", is_flag=True, help="Only answer: take no fine-tuning jobs."),
         click.option(
             "--max-adapters", type=number, default=16, show_default=True, help="Held in memory."
         ),
@@ -92,6 +92,7 @@ def serve_command(
     state: Path | None,
     ready_file: Path | None,
     parent: int | None,
+    no_train: bool,
     **settings: Any,
 ) -> None:
     """Serve TARGET by the OpenAI protocol: chats, completions, and fine-tuning jobs.
@@ -129,9 +130,9 @@ def serve_command(
         click.echo(f"ready: {url} ({_models(app.target)})")
 
     folder = state or platformdirs.user_data_path("tunelm") / "server"
-    keys = () if key is None else (key,)
+    settings |= {"api_keys": () if key is None else (key,), "train": not no_train}
     try:
-        listen(ServerSettings(target, folder, api_keys=keys, **settings), ready, parent)
+        listen(ServerSettings(target, folder, **settings), ready, parent)
     finally:
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)

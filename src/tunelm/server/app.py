@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI
 
+from tunelm.errors import ModelError
 from tunelm.models.identity import base_identity, check_adapter
 from tunelm.models.loading import resolve_base
 from tunelm.server.auth import Guard
@@ -41,7 +42,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     if settings.max_length is not None:
         config = target.config.model_copy(update={"max_length": settings.max_length})
         target = dataclasses.replace(target, config=config)
-    check_adapters(target)
+    check_base(target)
     asked = evaluated(settings.verify, target.catalog) if settings.verify else []
     engine = Engine(
         target.config,
@@ -69,13 +70,19 @@ def create_app(settings: ServerSettings) -> FastAPI:
     return app
 
 
-def check_adapters(target: Target) -> None:
-    """Raise ModelError where an adapter was made for another base than the one served."""
+def check_base(target: Target) -> None:
+    """Raise ModelError where a run or an adapter was made with another base than is here."""
     adapters = [served.adapter for served in target.catalog.all() if served.adapter is not None]
-    if adapters:
-        identity = base_identity(resolve_base(target.config), target.config.revision)
-        for adapter in adapters:
-            check_adapter(adapter, identity)
+    if not adapters and target.weights is None:
+        return
+    identity = base_identity(resolve_base(target.config), target.config.revision)
+    if target.weights not in (None, identity["weights"]):
+        raise ModelError(
+            f"{target.config.base} is not the model that the run was made with: its weights are "
+            "others now. Serve the run where they are the same, or compare again."
+        )
+    for adapter in adapters:
+        check_adapter(adapter, identity)
 
 
 def _lifespan(engine: Engine, runner: Callable[[], _Runner | None]) -> Callable[[FastAPI], Any]:

@@ -93,12 +93,14 @@ class Target:
     Attributes:
         winner: the id of the route that a run's report says to ship; None where there is none.
         left_out: routes of a run that cannot be served, with the reason.
+        weights: the hash of the base's weights that a run was made with; None where unknown.
     """
 
     catalog: Catalog
     config: ModelConfig
     winner: str | None = None
     left_out: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 def open_target(target: str) -> Target:
@@ -124,10 +126,11 @@ def open_target(target: str) -> Target:
 
 
 def _open_run(run: Path, only: str | None) -> Target:
-    stored = read_json(run / "config.json")["config"]
+    whole = read_json(run / "config.json")
+    stored, weights = whole["config"], (whole.get("base") or {}).get("weights_sha256")
     task, config = stored["task"]["name"], ModelConfig.model_validate(stored["model"])
-    if only is not None:
-        config = _base_of(run, only) or config
+    if only is not None and (own := _base_of(run, only)) is not None:
+        config, weights = own, None
     catalog = Catalog(_base(config))
     left_out: list[str] = []
     for name in [only] if only else stored["compare"]["routes"]:
@@ -141,7 +144,8 @@ def _open_run(run: Path, only: str | None) -> Target:
         only = winner_of(run) if (run / "report.json").exists() else None
     served = f"{task}/{only}"
     known = {one.id for one in catalog.all()}
-    return Target(catalog, config, served if served in known else None, tuple(left_out))
+    winner = served if served in known else None
+    return Target(catalog, config, winner, tuple(left_out), weights)
 
 
 def _served(run: Path, route: str, name: str, own_base: bool) -> Served:

@@ -68,6 +68,7 @@ class Row:
         cut = self._stops.find(self.text, len(fresh)) if self.ask.stop and fresh else None
         if cut is not None:
             self.text, self.finish = self.text[:cut], FinishReason.STOP
+            self._scored = [scored for scored in self._scored if scored.start < cut]
 
     def take_prompt(self, scored: list[Scored]) -> None:
         """The scored tokens of the prompt after its first."""
@@ -90,7 +91,7 @@ class Row:
         if self.finish is None and until <= self._sent:
             return None
         text, self._sent = self.text[self._sent : until], until
-        ready = sum(scored.start < until for scored in self._scored)
-        scored, self._scored = tuple(self._scored[:ready]), self._scored[ready:]
+        scored = [s for s in self._scored if self.finish is not None or s.start < until]
+        self._scored = self._scored[len(scored) :]
         prompt, self._prompt = self._prompt, ()
-        return Piece(text, scored, prompt, self.finish, self._tokens)
+        return Piece(text, tuple(scored), prompt, self.finish, self._tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Protocol
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
@@ -42,12 +42,13 @@ class Vocabulary:
         signs = _byte_signs()
         self._written = [b"" if i in special else _as_bytes(n, signs) for i, n in _each(names)]
         self._exact = not tokenizer.clean_up_tokenization_spaces and self._repeats_decode()
+        self._loose = {i for i, name in enumerate(self._names) if _BYTE_TOKEN.fullmatch(name)}
         self._full = [_as_bytes(name, signs) for name in self._names]
         self.longest = max((len(name) for name in self._names), default=1)
 
     def detokenizer(self) -> Detokenizer:
         """For one answer."""
-        return _Bytes(self._written) if self._exact else _Windows(self.tokenizer)
+        return _Bytes(self._written) if self._exact else _Windows(self.tokenizer, self._loose)
 
     def bytes_of(self, token: int) -> bytes:
         """A token's own bytes, special tokens as they are written; part of a character at times."""
@@ -90,11 +91,12 @@ class _Windows:
     """Decodes the last tokens with and without the newest ones; the difference is new.
 
     A window begins where a former one ended on a whole character, so that what a tokenizer does
-    to the first word (a space less) is done to both.
+    to the first word (a space less) is done to both. Tokens of a single byte (`loose`) wait for
+    another kind of token: a byte that is no text spoils the whole run of them.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, loose: Set[int]) -> None:
+        self._tokenizer, self._loose = tokenizer, loose
         self._tokens: list[int] = []
         self._begin = 0
         self._said = 0
@@ -110,7 +112,8 @@ class _Windows:
         window = self._tokens[self._begin :]
         before = self._text(window[: self._said - self._begin])
         now = self._text(window)
-        if len(now) <= len(before) or (now.endswith(_CUT) and not final):
+        certain = final or (self._tokens[-1] not in self._loose and not now.endswith(_CUT))
+        if len(now) <= len(before) or not certain:
             return ""
         self._begin, self._said = self._said, len(self._tokens)
         return now[len(before) :]

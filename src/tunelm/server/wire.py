@@ -19,6 +19,8 @@ from tunelm.types import Message
 
 MOST_STOPS = 4
 MOST_TOP = 20
+MOST_ANSWERS = 1024
+"""Most answers of one request: prompts times `n`."""
 DEFAULT_COMPLETION = 16
 """Most tokens of a text completion where the client does not say, as OpenAI has it."""
 
@@ -266,6 +268,14 @@ class CompletionBody(Body):
 
     def asks(self, served: Served, engine: Engine) -> list[Ask]:
         """`n` answers to each prompt, prompt by prompt. Raises ApiError where one does not fit."""
+        if len(self.prompt) * self.n > MOST_ANSWERS:
+            raise ApiError(
+                400,
+                f"{len(self.prompt)} prompts times n = {self.n}: one request has at most "
+                f"{MOST_ANSWERS} answers.",
+                "invalid_value",
+                "prompt",
+            )
         prompts = self.prompts(engine)
         for prompt in prompts:
             _room(engine, prompt, self.max_tokens, "prompt")
