@@ -105,8 +105,10 @@ def main() -> None:
     ]
     if not args.read:
         wall -= route_seconds(args.out, "local-shuffled")
+        three = wall - route_seconds(args.out, "cloud")
         promises += [
-            ("compare, three routes, at most 6 minutes", f"{wall:.0f} s", wall <= SECONDS),
+            ("compare, three routes, at most 6 minutes", f"{three:.0f} s", three <= SECONDS),
+            ("compare by default, at most 6 minutes", f"{wall:.0f} s", wall <= SECONDS),
             ("each process under 3 GB", f"{peak / 1e9:.2f} GB", peak < BYTES),
         ]
     print("\n| promise | measured | kept |\n|---|---|---|")
