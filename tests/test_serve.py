@@ -155,6 +155,14 @@ def test_an_adapter_that_cannot_be_loaded_fails_its_own_requests_only(tmp_path: 
         assert say(server, "tunelm-nano", "x", max_tokens=2)
 
 
+def test_a_model_deleted_before_its_turn_is_not_found(tmp_path: Path):
+    adapter = make_adapter(tmp_path / "short-lived", NANO, 0, "tunelm-nano")
+    with serving(adapter) as server:
+        shutil.rmtree(adapter)  # its name is still known, as to a request that waits
+        with pytest.raises(openai.NotFoundError, match="deleted before its turn"):
+            say(server, "short-lived", "x", stream=False)
+
+
 def test_an_adapter_of_another_base_is_refused_at_the_start(tmp_path: Path, tiny_model: Path):
     adapter = make_adapter(tmp_path / "adapter", tiny_model, 0)
     card = json.loads((adapter / "tunelm.json").read_text())

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tunelm.server.asking import Ask, Piece
-from tunelm.server.engine import STOPPED, Engine, QueueFullError
+from tunelm.server.engine import DELETED, STOPPED, Engine, QueueFullError
 from tunelm.server.errors import ApiError
 from tunelm.server.replies import Reply, event
 from tunelm.server.rows import Event, Ticket
@@ -121,6 +121,8 @@ class Answering(Response):
 
 
 def _failure(error: str) -> ApiError:
+    if error == DELETED:
+        return ApiError(404, error, "model_not_found", "model")
     return ApiError(503 if error == STOPPED else 500, error, "server_error")
 
 

@@ -35,6 +35,7 @@ PREFILL = 512
 SMALL = 50_000_000
 """Parameters below which a step is computed by one thread."""
 STOPPED = "the server is stopping."
+DELETED = "the model was deleted before its turn came."
 
 log = logging.getLogger(__name__)
 
@@ -290,10 +291,13 @@ class Engine:
                 self._models[adapter] = loading.result()
                 self._batches[adapter] = Batch(self._make(loading.result()))
                 continue
-            log.error("%s", error)
+            deleted = adapter in self._forgotten or not adapter.is_dir()
+            if not deleted:
+                log.error("%s", error)
+            why = DELETED if deleted else "this model's adapter cannot be loaded."
             lost = [row for row in self._waiting if row.ask.adapter == adapter]
             self._waiting = deque(row for row in self._waiting if row not in lost)
-            events += [row.failed("this model's adapter cannot be loaded.") for row in lost]
+            events += [row.failed(why) for row in lost]
         return events
 
     def _tidy(self) -> None:
