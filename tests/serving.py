@@ -50,6 +50,18 @@ class Running:
 def serving(target: object, key: str = "none", **settings: Any) -> Iterator[Running]:
     """A server that trains nothing; the client checks every answer against the SDK's types."""
     app = create_app(ServerSettings(str(target), Path("nowhere"), train=False, **settings))
+    with listening(app) as url, strict_client(url, key) as sdk:
+        yield Running(url, sdk, app)
+
+
+def strict_client(url: str, key: str = "none") -> openai.OpenAI:
+    """The SDK, which then checks every answer against its types."""
+    return openai.OpenAI(base_url=url, api_key=key, max_retries=0, _strict_response_validation=True)
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The address of an app while it runs."""
     # longer than a client keeps an idle connection: else both may end it at once
     config = uvicorn.Config(app, port=0, log_level="critical", timeout_keep_alive=75)
     http = uvicorn.Server(config)
@@ -59,10 +71,7 @@ def serving(target: object, key: str = "none", **settings: Any) -> Iterator[Runn
         time.sleep(0.02)
     url = f"http://127.0.0.1:{http.servers[0].sockets[0].getsockname()[1]}/v1"
     try:
-        with openai.OpenAI(
-            base_url=url, api_key=key, max_retries=0, _strict_response_validation=True
-        ) as sdk:
-            yield Running(url, sdk, app)
+        yield url
     finally:
         http.should_exit = True
         thread.join(60)

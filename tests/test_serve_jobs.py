@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from tunelm.config import LocalSettings, ModelConfig
 from tunelm.server.app import create_app
@@ -28,6 +26,7 @@ from tunelm.training.job import TrainingJob, TrainingRow, write_job
 from tunelm.training.process import train
 from tunelm.types import Message
 
+from .serving import listening, strict_client
 from .test_serve_kill import benchmark
 
 SPEC = Path(__file__).parents[2] / "shared" / "spec" / "openai-fine-tuning.json"
@@ -83,21 +82,8 @@ class Running:
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Running]:
     state = tmp_path_factory.mktemp("server") / "state"
     app = create_app(ServerSettings(str(tiny_model), state, max_file=SMALL_FILE))
-    http = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=http.run)
-    thread.start()
-    while not http.started and thread.is_alive():
-        time.sleep(0.02)
-    port = http.servers[0].sockets[0].getsockname()[1]
-    url = f"http://127.0.0.1:{port}/v1"
-    sdk = openai.OpenAI(
-        base_url=url, api_key="none", max_retries=0, _strict_response_validation=True
-    )
-    with sdk, httpx.Client(timeout=60) as plain:
+    with listening(app) as url, strict_client(url) as sdk, httpx.Client(timeout=60) as plain:
         yield Running(url, state, tiny_model.name, sdk, plain)
-    http.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive()
 
 
 def chat(*turns: tuple[str, str], **weights: int) -> dict[str, Any]:

@@ -234,43 +234,76 @@ def _said(body: Mapping[str, Any]) -> Any:
     return body.get("messages", body.get("prompt"))
 
 
-class _Listener(ThreadingHTTPServer):
+class QuietListener(ThreadingHTTPServer):
+    """A server of a test: a thread a connection, and nothing printed."""
+
     daemon_threads = True
     request_queue_size = 64
-    chat: ChatServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class FailingHandler(BaseHTTPRequestHandler):
+    """Sends answers as a Failure has them."""
+
     protocol_version = "HTTP/1.1"
     timeout = 30
 
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+    def send(self, status: int, data: object, failure: Failure | None = None) -> None:
+        """Send bytes as they are, anything else as JSON."""
+        failure = failure or Failure()
+        content = data if isinstance(data, bytes) else json.dumps(data).encode()
+        if failure.body is not None:
+            content = failure.body
+        self.send_response(status)
+        for name, value in failure.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if failure.cut:
+            self.wfile.write(content[: len(content) // 2])
+            self.hang_up()
+        else:
+            self.wfile.write(content)
+
+    def hang_up(self) -> None:
+        """Close the connection, whatever was promised."""
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
+
+class _Listener(QuietListener):
+    chat: ChatServer
+
+
+class _Handler(FailingHandler):
     @property
     def chat(self) -> ChatServer:
         assert isinstance(self.server, _Listener)
         return self.server.chat
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # the name is http.server's
         if self.path != "/v1/models":
-            self._send(404, {"error": {"message": f"no such path: {self.path}"}})
+            self.send(404, {"error": {"message": f"no such path: {self.path}"}})
         elif self._known():
             entry = {"id": self.chat.model.name, "object": "model", "owned_by": "tunelm"}
-            self._send(200, {"object": "list", "data": [entry]})
+            self.send(200, {"object": "list", "data": [entry]})
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # the name is http.server's
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path not in ("/v1/chat/completions", "/v1/completions"):
-            self._send(404, {"error": {"message": f"no such path: {self.path}"}})
+            self.send(404, {"error": {"message": f"no such path: {self.path}"}})
         elif not self._known():
             return
         elif body["model"] != self.chat.model.name:
             error = {"message": f"no model {body['model']!r}", "code": "model_not_found"}
-            self._send(404, {"error": error})
+            self.send(404, {"error": error})
         else:
             failure = self.chat.begin(body)
             try:
@@ -282,40 +315,24 @@ class _Handler(BaseHTTPRequestHandler):
         got = self.headers.get("Authorization", "")
         if self.chat.key is None or got == f"Bearer {self.chat.key}":
             return True
-        self._send(401, {"error": {"message": f"Incorrect API key provided: {got}"}})
+        self.send(401, {"error": {"message": f"Incorrect API key provided: {got}"}})
         return False
 
     def _answer(self, body: dict[str, Any], failure: Failure) -> None:
         time.sleep(failure.delay_s)
         if failure.drop:
-            self._hang_up()
+            self.hang_up()
         elif failure.status != 200:
             error = {"message": "failed on demand", **failure.error}
-            self._send(failure.status, {"error": error}, failure)
+            self.send(failure.status, {"error": error}, failure)
         elif body.get("stream") and failure.body is None:
             self._stream(body, failure)
         else:
             done = self.chat.model.complete([_request(body)])[0]
             if done.error:
-                self._send(400, {"error": {"message": done.error}}, failure)
+                self.send(400, {"error": {"message": done.error}}, failure)
             else:
-                self._send(200, _completion(body, done, failure.usage), failure)
-
-    def _send(self, status: int, data: object, failure: Failure | None = None) -> None:
-        content = json.dumps(data).encode()
-        if failure and failure.body is not None:
-            content = failure.body
-        self.send_response(status)
-        for name, value in (failure.headers if failure else {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if failure and failure.cut:
-            self.wfile.write(content[: len(content) // 2])
-            self._hang_up()
-        else:
-            self.wfile.write(content)
+                self.send(200, _completion(body, done, failure.usage), failure)
 
     def _stream(self, body: dict[str, Any], failure: Failure) -> None:
         deltas = self.chat.model.stream(_request(body))
@@ -332,7 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self._event({"object": "chat.completion.chunk", "choices": [choice]})
             if failure.cut:
-                self._hang_up()
+                self.hang_up()
                 return
             if delta.usage and wanted:
                 self._event({"choices": [], "usage": _usage(delta.usage)})
@@ -341,11 +358,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _event(self, data: object) -> None:
         # as many servers do: characters as they are, U+2028 too
         self.wfile.write(f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode())
-
-    def _hang_up(self) -> None:
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_RDWR)
-        self.close_connection = True
 
 
 def _request(body: Mapping[str, Any]) -> Request:

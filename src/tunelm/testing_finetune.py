@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import email.parser
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tunelm.models.base import ChatModel
-from tunelm.testing import Failure
+from tunelm.testing import FailingHandler, Failure, QuietListener
 from tunelm.types import Message, Request
 
 STATES = ("validating_files", "queued", "running", "succeeded")
@@ -189,31 +187,20 @@ class FineTuningServer:
         return [j for j in jobs if wanted.items() <= (j["metadata"] or {}).items()]
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
+class _Listener(QuietListener):
     provider: FineTuningServer
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 30
-
+class _Handler(FailingHandler):
     @property
     def provider(self) -> FineTuningServer:
         assert isinstance(self.server, _Listener)
         return self.server.provider
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  # the name is http.server's
         self._handle(b"")
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802  # the name is http.server's
         self._handle(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def _handle(self, body: bytes) -> None:
@@ -222,18 +209,18 @@ class _Handler(BaseHTTPRequestHandler):
         failure = self.provider.begin(self.command, path, dict(self.headers))
         time.sleep(failure.delay_s)
         if failure.drop:
-            self._hang_up()
+            self.hang_up()
         elif self.provider.key and self.headers.get("Authorization") != (
             f"Bearer {self.provider.key}"
         ):
             said = f"Incorrect API key provided: {self.headers.get('Authorization')}"
-            self._send(401, {"error": {"message": said}}, failure)
+            self.send(401, {"error": {"message": said}}, failure)
         elif failure.status != 200:
             error = {"message": "failed on demand", **failure.error}
-            self._send(failure.status, {"error": error}, failure)
+            self.send(failure.status, {"error": error}, failure)
         else:
             status, answer = self._answer(path.strip("/").split("/"), dict(parse_qsl(query)), body)
-            self._send(status, answer, failure)
+            self.send(status, answer, failure)
 
     def _answer(
         self, path: list[str], query: dict[str, str], body: bytes
@@ -268,27 +255,6 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, _chat(provider.model, json.loads(body))
             case _:
                 return 404, {"error": {"message": f"no such path: {urlsplit(self.path).path}"}}
-
-    def _send(self, status: int, data: dict[str, Any] | bytes, failure: Failure) -> None:
-        content = data if isinstance(data, bytes) else json.dumps(data).encode()
-        if failure.body is not None:
-            content = failure.body
-        self.send_response(status)
-        for name, value in failure.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if failure.cut:
-            self.wfile.write(content[: len(content) // 2])
-            self._hang_up()
-        else:
-            self.wfile.write(content)
-
-    def _hang_up(self) -> None:
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_RDWR)
-        self.close_connection = True
 
 
 def _page(rows: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:

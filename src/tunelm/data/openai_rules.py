@@ -24,6 +24,14 @@ from tunelm.data.records import Fault, Record, Turn, turn_text
 Method = Literal["supervised", "dpo"]
 
 MIN_EXAMPLES, GOOD_EXAMPLES = 10, 50
+LEARNED_AS_IT_IS = frozenset(
+    (
+        *("mojibake", "replacement-character", "control-character"),
+        *("first-not-user", "two-users", "two-assistants", "system-not-first"),
+    )
+)
+"""Errors of `tunelm data check` that no provider refuses a row for: its text is trained on as it
+is, and an order of turns that a model's template does not write is found by rendering it."""
 MAX_BYTES = 512 * 1024 * 1024
 EXAMPLE_TOKENS = {
     "gpt-4.1-nano": 32_768,

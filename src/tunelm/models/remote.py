@@ -20,6 +20,7 @@ from tunelm.models.address import key_variable, parse_address
 from tunelm.models.budget import Hold, Prices, Wallet, check_allowed
 from tunelm.models.endpoint import Endpoint, Reply
 from tunelm.models.notes import Seen
+from tunelm.models.prompted import PromptedModel
 from tunelm.models.protocol import (
     Answer,
     Dialect,
@@ -32,6 +33,7 @@ from tunelm.models.protocol import (
 from tunelm.models.refusal import final, passing, refusal
 from tunelm.types import (
     ZERO_USAGE,
+    Adapted,
     Completion,
     Delta,
     FinishReason,
@@ -79,6 +81,20 @@ def open_remote(
     check_allowed(address.own, f"{model} at {address.url}", prices, wallet.budget)
     endpoint = Endpoint(address, key_variable(api_key_env, address))
     return RemoteModel(endpoint, model, prices, wallet, route)
+
+
+def open_adapted(adapted: Adapted, wallet: Wallet | None) -> PromptedModel:
+    """The model at the endpoint in `adapted.detail`, behind its prompt. Raises as `open_remote`."""
+    endpoint = adapted.detail["endpoint"]
+    model = open_remote(
+        endpoint["model"],
+        endpoint["base_url"],
+        endpoint["api_key_env"],
+        Prices(**endpoint["prices"]),
+        wallet,
+        adapted.detail["route"],
+    )
+    return PromptedModel(model, adapted.system)
 
 
 class RemoteModel:

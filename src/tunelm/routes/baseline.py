@@ -109,22 +109,12 @@ class BaselineRoute:
 
         Raises BudgetError where the wallet does not allow an endpoint that may charge.
         """
-        endpoint = adapted.detail.get("endpoint")
-        if endpoint is None:
+        if "endpoint" not in adapted.detail:
             config = ModelConfig.model_validate(adapted.base["config"])
             return PromptedModel(open_model(config), adapted.system)
-        from tunelm.models.budget import Prices
-        from tunelm.models.remote import open_remote
+        from tunelm.models.remote import open_adapted
 
-        model = open_remote(
-            endpoint["model"],
-            endpoint["base_url"],
-            endpoint["api_key_env"],
-            Prices(**endpoint["prices"]),
-            self.wallet,
-            adapted.detail["route"],
-        )
-        return PromptedModel(model, adapted.system)
+        return open_adapted(adapted, self.wallet)
 
     def _place(self) -> tuple[Address, str | None, Prices]:
         """The endpoint of the settings, the variable of its key, and its prices, checked."""

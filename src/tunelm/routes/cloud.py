@@ -22,7 +22,7 @@ from tunelm.config import CloudSettings, ModelConfig
 from tunelm.errors import ModelError, RunDirError
 from tunelm.models.address import parse_address
 from tunelm.models.base import ChatModel
-from tunelm.models.budget import Prices, Wallet
+from tunelm.models.budget import Wallet
 from tunelm.models.prompted import PromptedModel
 from tunelm.routes.base import FitContext
 from tunelm.routes.cloud_job import RECORD, Watch, run_job
@@ -123,7 +123,7 @@ class CloudRoute:
 
             config = ModelConfig.model_validate(adapted.base["config"])
             return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
-        from tunelm.models.remote import open_remote
+        from tunelm.models.remote import open_adapted
 
         endpoint = adapted.detail["endpoint"]
         if endpoint["model"] is None:
@@ -132,15 +132,7 @@ class CloudRoute:
                 "it is deployed there (which may be billed by the hour). Deploy it, set deployment "
                 "to the name of the deployment in the route's section, and go on with --resume."
             )
-        model = open_remote(
-            endpoint["model"],
-            endpoint["base_url"],
-            endpoint["api_key_env"],
-            Prices(**endpoint["prices"]),
-            self.wallet,
-            adapted.detail["route"],
-        )
-        return PromptedModel(model, adapted.system)
+        return open_adapted(adapted, self.wallet)
 
     # --- before -----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.data.check_rows import RowChecker
-from tunelm.data.openai_rules import check_file, check_openai
+from tunelm.data.openai_rules import LEARNED_AS_IT_IS, check_file, check_openai
 from tunelm.data.openai_tokens import count_openai_tokens
 from tunelm.data.read import scan
 from tunelm.data.records import Fault
@@ -20,14 +20,6 @@ from tunelm.types import Example
 BYTE_ORDER_MARK = "\ufeff"
 OPENAI_MARGIN, OTHER_MARGIN = 0.1, 0.5
 """By what share a count by OpenAI's tokens may be off: for OpenAI's models, and for others."""
-
-_TAKEN = frozenset(
-    (
-        *("mojibake", "replacement-character", "control-character"),
-        *("first-not-user", "two-users", "two-assistants", "system-not-first"),
-    )
-)
-"""Faults that no provider refuses: the other routes learn from such a row as it is."""
 
 
 def chat(example: Example, system: str) -> list[dict[str, Any]]:
@@ -60,7 +52,9 @@ def check_rows(path: Path, min_examples: int | None) -> None:
     problems = [
         f"{one.file}:{one.line}: {one.found}. {one.mend}".rstrip()
         for one in _faults(path, rows)
-        if one.level == "error" and one.code not in _TAKEN and one.code != "too-few-examples"
+        if one.level == "error"
+        and one.code not in LEARNED_AS_IT_IS
+        and one.code != "too-few-examples"
     ]
     if min_examples is not None and rows < min_examples:
         problems.append(

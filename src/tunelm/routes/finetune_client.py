@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunelm.data.given import file_hash
 from tunelm.errors import TrainingError
 from tunelm.routes.finetune_wire import (
     PAGE,
@@ -59,7 +59,7 @@ class Order:
         return content_hash(
             {
                 "model": self.model,
-                "files": [_sha256(p) if p else None for p in (self.train, self.valid)],
+                "files": [file_hash(p) if p else None for p in (self.train, self.valid)],
                 "hyperparameters": dict(self.hyperparameters),
                 "seed": self.seed,
             }
@@ -133,7 +133,7 @@ class FineTuneClient:
 
         Raises TrainingError when the provider refuses it or cannot be reached.
         """
-        name, size = f"tunelm-{_sha256(path)[:32]}.jsonl", path.stat().st_size
+        name, size = f"tunelm-{file_hash(path)[:32]}.jsonl", path.stat().st_size
         began = time.monotonic()
         repeated = 0
         while True:
@@ -337,7 +337,3 @@ def _is_of(said: Mapping[str, Any], order: Order, files: tuple[str, str | None])
 
 def _job(said: Mapping[str, Any]) -> Job:
     return Job(str(said["id"]), str(said.get("status")), said)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -15,11 +15,12 @@ from pathlib import Path
 from tunelm.data.check_codes import CODES, fault
 from tunelm.data.check_rows import RowChecker
 from tunelm.data.check_whole import WholeFile
-from tunelm.data.openai_rules import check_file, check_openai
+from tunelm.data.openai_rules import LEARNED_AS_IT_IS, check_file, check_openai
 from tunelm.data.personal import redact_excerpt
 from tunelm.data.read import scan
 from tunelm.data.records import Fault, Record, turn_text
 from tunelm.errors import DataError, ModelError, StoppedError
+from tunelm.prices import usual_epochs
 from tunelm.training.job import TrainingRow
 from tunelm.training.lens import Lens
 from tunelm.training.rows import encode_row
@@ -28,14 +29,8 @@ from tunelm.types import Message
 MOST_ERRORS, SHOWN_ERRORS = 1_000, 5
 """Errors after which a file is not read on; errors quoted in the job's own error."""
 
-TAKEN = frozenset(
-    (
-        *("duplicate", "mojibake", "replacement-character", "control-character"),
-        *("first-not-user", "two-users", "two-assistants", "system-not-first"),
-    )
-)
-"""Errors of `tunelm data check` that are no reason to refuse a job: the text is trained on as it
-is, and an order of turns that the model's template does not write is found by rendering it."""
+TAKEN = LEARNED_AS_IT_IS | {"duplicate"}
+"""Errors of `tunelm data check` that are no reason to refuse a job."""
 
 _FEW = ("too-few-examples", "few-examples")
 _FORM = 'Each line is one JSON object: {"messages": [{"role": ..., "content": ...}, ...]}.'
@@ -85,20 +80,13 @@ def check_files(training: Path, validation: Path | None, lens: Lens, stop: Stop)
 def resolved(hyperparameters: dict[str, int | float | str], rows: int) -> dict[str, int | float]:
     """Hyperparameters with numbers in the place of `auto`.
 
-    Epochs as in the notebook on data preparation of OpenAI's cookbook: three, or as many as bring
-    a small file to 100 examples in all and keep a large one to 25,000; from 1 to 25.
+    Epochs as a forecast of the job counts them (`prices.usual_epochs`).
 
     >>> resolved({"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": 2.0}, 10)
     {'n_epochs': 10, 'batch_size': 8, 'learning_rate_multiplier': 2.0}
     """
-    target, least, most, longest = 3, 100, 25_000, 25
-    epochs = target
-    if rows * target < least:
-        epochs = min(longest, least // rows)
-    elif rows * target > most:
-        epochs = max(1, most // rows)
     found: dict[str, int | float] = {
-        "n_epochs": epochs,
+        "n_epochs": usual_epochs(rows),
         "batch_size": 8,
         "learning_rate_multiplier": 1.0,
     }
