@@ -214,7 +214,8 @@ def encoded_rows(folder: Path) -> tuple[Any, list[Any]]:
 
 def train_tunelm(folder: Path, given: Any) -> dict[str, Any]:
     """Ours, by the door the local route uses (in this process, which is fresh already)."""
-    from tunelm.config import LocalSettings, ModelConfig
+    from tunelm.config import ModelConfig
+    from tunelm.route_settings import LocalSettings
     from tunelm.training.job import TrainingJob
     from tunelm.training.worker import run
 

@@ -17,16 +17,16 @@ HEAVY = {"torch", "transformers", "peft", "dspy", "litellm", "fastapi", "pandas"
 # A module imports from its own layer and those above it in this list, never from below.
 LAYERS = [
     ["errors", "types"],
-    ["config", "rundir", "price_list", "prices", "providers"],
+    ["config", "route_settings", "rundir", "price_list", "prices", "providers"],
     ["data"],
     ["models"],
     ["training"],
     ["predict", "scoring", "evaluate"],
-    ["tutor"],
+    ["tutor", "retrieval"],
     ["routes"],
     ["planning"],
     ["report"],
-    ["pipeline", "target", "score_file", "doctor"],
+    ["pipeline", "study", "target", "score_file", "doctor"],
     ["cluster"],
     ["server", "cli", "testing", "testing_finetune"],
 ]

@@ -343,3 +343,30 @@ def test_the_openai_examples_spend_nothing_unasked_and_end_in_one_line(tmp_path:
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_dspy_example_optimizes_a_program_of_ones_own_in_six_steps(tmp_path: Path):
+    pytest.importorskip("dspy")
+    printed = run(EXAMPLES / "dspy_example.py", "--rows", "16", cwd=tmp_path)
+    steps = re.findall(r"== Step (\d): (.*?) ==", printed)
+    wanted = [step.replace("fine-tuning", "optimization") for step in STEPS]
+    assert steps == [(str(i), step) for i, step in enumerate(wanted, 1)]
+    before, after = re.findall(r"F1 ([\d.]+) before, ([\d.]+) after", printed)[0]
+    assert float(after) > float(before) + 15
+    assert "The capital of Canada is Ottawa." in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dspy_program_is_enhanced_step_by_step_on_the_same_rows(tmp_path: Path):
+    pytest.importorskip("dspy")
+    printed = run(EXAMPLES / "dspy_enhanced.py", "--rows", "16", cwd=tmp_path)
+    rows = re.findall(r"^([+ \w-]+?) +([\d.]+) \(", printed, re.M)
+    names = ["answer alone", "+ chain of thought", "+ retrieval", "+ few-shot"]
+    assert [name for name, _ in rows] == [*names, "+ structured steps"]
+    assert float(rows[2][1]) > float(rows[0][1]) + 15, "passages help this model"
+    assert "16 test rows" in printed
+
+
+@pytest.mark.parametrize("name", ["dspy_example.py", "dspy_enhanced.py"])
+def test_the_dspy_examples_are_short(name: str):
+    assert (EXAMPLES / name).read_text(encoding="utf-8").count("\n") <= 120

@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 import tunelm
-from tunelm.errors import DataError, RunDirError
+from tunelm.cli.run import every_route, with_needed
+from tunelm.config import load_config
+from tunelm.errors import ConfigError, DataError, RunDirError
+from tunelm.pipeline import in_order
+from tunelm.routes import KINDS
 from tunelm.rundir import RunDir
 
 from .conftest import make_task
@@ -92,10 +96,44 @@ def test_a_changed_route_runs_again_and_a_changed_task_is_refused(finished, tmp_
     shutil.copytree(run, copy)
     again = tunelm.compare(task, copy, resume=True, overrides=["routes.prompt.demos=1"])
     program = json.loads((copy / "routes/prompt/seed-0/adapted/program.json").read_text())
-    assert len(program["demos"]) == 1
+    assert len(program["steps"][-1]["demos"]) == 1
     assert {r["status"] for r in again["routes"]} == {"done"}
     with pytest.raises(RunDirError, match=r"task\.instructions differ"):
         tunelm.compare(task, copy, resume=True, overrides=["task.instructions=Other."])
+
+
+@pytest.mark.parametrize(
+    ("routes", "order"),
+    [
+        (["hybrid", "prompt", "baseline"], ["prompt", "hybrid", "baseline"]),
+        (["distill", "local", "constant"], ["local", "distill", "constant"]),
+        (["distill", "hybrid", "distill-all", "prompt"], ["prompt", "hybrid", "distill"]),
+    ],
+)
+def test_a_route_comes_after_those_it_builds_on(task: Path, routes: list[str], order: list[str]):
+    sections = ["routes.distill-all.kind=distill"] if "distill-all" in routes else []
+    config = load_config(task, [*sections, f"compare.routes={routes}"])
+    assert in_order(config)[: len(order)] == order
+    assert set(in_order(config)) == set(routes)
+
+
+def test_what_a_route_builds_on_must_be_there(task: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="builds on 'prompt': add it to"):
+        tunelm.compare(task, tmp_path / "run", overrides=['compare.routes=["hybrid"]'])
+
+
+def test_adapt_brings_what_a_route_builds_on(task: Path):
+    assert with_needed(str(task), "hybrid", ()) == ["prompt", "hybrid"]
+    assert with_needed(str(task), "local", ()) == ["local"]
+    assert with_needed(str(task), "distill", ()) == ["baseline", "prompt", "local", "distill"]
+    from_endpoint = ("routes.distill.teacher.model=big",)
+    assert with_needed(str(task), "distill", from_endpoint) == ["distill"]
+
+
+def test_every_route_is_every_kind_and_section_that_the_rows_can_take(task: Path):
+    config = load_config(task, ["routes.local-r64.kind=local"])
+    assert set(every_route(config)) == {*KINDS, "local-r64"}
+    assert set(every_route(load_config("python-docs"))) == {"baseline", "local"}
 
 
 def test_a_run_is_written_by_one_process_at_a_time(finished):

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tunelm.cli import cli
-from tunelm.config import BaselineSettings, BudgetConfig, ModelConfig, TaskConfig
+from tunelm.config import BudgetConfig, ModelConfig, TaskConfig
 from tunelm.data.openai_tokens import count_openai_tokens
 from tunelm.errors import BudgetError, ConfigError, DataError, PrerequisiteError
 from tunelm.price_list import condense, price_list, update, updated_path
@@ -28,6 +28,7 @@ from tunelm.prices import (
     training_price,
 )
 from tunelm.providers import check, find, presets
+from tunelm.route_settings import BaselineSettings
 from tunelm.routes import baseline
 from tunelm.routes.base import FitContext
 from tunelm.types import Example, Message

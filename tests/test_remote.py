@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import tunelm
 from tunelm.cli import cli
-from tunelm.config import BaselineSettings, BudgetConfig, ModelConfig, TaskConfig
+from tunelm.config import BudgetConfig, ModelConfig, TaskConfig
 from tunelm.errors import BudgetError, ConfigError, ModelError, RunDirError
 from tunelm.models import open_model, remote_name
 from tunelm.models.address import key_variable, parse_address, read_key
@@ -19,6 +19,7 @@ from tunelm.models.base import ChatModel
 from tunelm.models.budget import Prices, Wallet, spent_before
 from tunelm.models.endpoint import Endpoint
 from tunelm.models.remote import CALLS_AT_ONCE, TRIES, RemoteModel, open_remote
+from tunelm.route_settings import BaselineSettings
 from tunelm.routes.base import FitContext
 from tunelm.routes.baseline import BaselineRoute
 from tunelm.testing import ChatServer, Failure, ScriptedModel
@@ -612,3 +613,41 @@ def test_an_endpoint_that_is_not_there_is_a_failed_route(task: Path, tmp_path: P
     api = report["routes"][1]
     assert api["status"] == "failed"
     assert "Start the server there" in api["reason"]
+
+
+def test_a_base_model_behind_an_api_is_adapted_by_prompt_and_not_by_weights(
+    task: Path, tmp_path: Path
+):
+    def answer(request: Request) -> str:
+        """Short where it was shown how, and chatty where it was not."""
+        shown = any(m.role == "assistant" for m in request.messages)
+        return "The code is 4." if shown else "Well, as for this code, one could say 4."
+
+    with ChatServer(ScriptedModel(answer)) as server:
+        chosen = [
+            'compare.routes=["constant","baseline","prompt","local"]',
+            "model.base=scripted",
+            f"model.base_url={server.url}",
+        ]
+        report = tunelm.compare(task, tmp_path / "run", overrides=chosen)
+        model = tunelm.load(tmp_path / "run" / "prompt")
+        said = model.complete([Request((Message("user", "Box 1?"),), max_tokens=8)])[0]
+        assert said.text == "The code is 4."
+    routes = {r["name"]: r for r in report["routes"]}
+    assert report["base"]["name"] == "scripted"
+    assert report["base"]["parameters"] is None
+    assert routes["local"]["status"] == "failed"
+    assert "is behind an API and has no weights here" in routes["local"]["reason"]
+    assert routes["baseline"]["endpoint"]["base_url"] == server.url
+    assert routes["prompt"]["endpoint"]["base_url"] == server.url
+    scores = {n: routes[n]["scores"]["token_f1"]["value"] for n in ("baseline", "prompt")}
+    assert scores["prompt"] > scores["baseline"]
+    assert routes["prompt"]["measured"]["peak_memory"]["value"] is None
+
+
+def test_a_base_model_that_may_charge_is_not_asked_without_spend(task: Path, tmp_path: Path):
+    chosen = ['compare.routes=["baseline","prompt"]', "model.base=openai/gpt-4.1-mini"]
+    report = tunelm.compare(task, tmp_path / "run", overrides=chosen)
+    for route in report["routes"]:
+        assert route["status"] == "failed"
+        assert "--spend" in route["reason"]

@@ -17,6 +17,7 @@ from tunelm.errors import RunDirError
 from tunelm.report import evidence
 from tunelm.report.build import build_report, write_report
 from tunelm.report.markdown import markdown_page
+from tunelm.report.tradeoff import tradeoff_rows
 from tunelm.report.words import table, usage_rows
 from tunelm.scoring.metrics import metrics_for
 from tunelm.scoring.statistics import holm
@@ -105,6 +106,8 @@ class RunMaker:
         seed: int = 0,
         tokens: tuple[int, int] | None = (40, 9),
         shuffled: bool = False,
+        format_error: str | None = None,
+        detail: dict[str, Any] | None = None,
         **fit: Any,
     ) -> None:
         """A finished route; an answer of None is a failed row."""
@@ -120,7 +123,11 @@ class RunMaker:
             for part in ("dev", "test")
             for i in range(self.sizes[part])
         ]
-        write_lines(folder / "predictions.jsonl", rows)
+        write_lines(
+            folder / "predictions.jsonl", [r | {"format_error": format_error} for r in rows]
+        )
+        if detail is not None:
+            write(folder / "adapted.json", {"kind": settings["kind"], "detail": detail})
         record = {
             "status": "done",
             "kind": settings["kind"],
@@ -388,6 +395,70 @@ def test_form_that_improved_without_content_is_warned_of(maker: RunMaker) -> Non
     report = build_report(maker.done())
     assert report["winner"]["name"] == "local"
     assert any("form improved, content did not" in text for text in report["warnings"])
+
+
+def test_it_is_said_whether_the_form_or_the_knowledge_was_missing(tmp_path: Path) -> None:
+    said: dict[tuple[bool, bool], str] = {}
+    for prompt in (True, False):
+        for rag in (True, False):
+            run = RunMaker(tmp_path / f"{prompt}-{rag}")
+            run.route("baseline", wordy)
+            run.route("prompt", gold if prompt else wordy)
+            run.route("rag", gold if rag else wordy)
+            text = "\n".join(build_report(run.done())["verdict"])
+            lines = [line for line in text.splitlines() if "passages of the corpus" in line]
+            assert len(lines) == 1
+            said[prompt, rag] = lines[0]
+    assert "lacks here is the form" in said[True, False]
+    assert "lacks here is knowledge" in said[False, True]
+    assert "lacks both" in said[True, True]
+    assert said[False, False].startswith("Neither")
+    assert "(prompt 0.0, rag +" in said[False, True]
+
+
+def test_without_retrieval_nothing_is_said_of_what_was_missing(maker: RunMaker) -> None:
+    maker.route("baseline", wordy)
+    maker.route("prompt", gold)
+    assert not any("lack" in text for text in build_report(maker.done())["verdict"])
+
+
+def test_answers_that_break_their_form_are_a_count_of_their_own(maker: RunMaker) -> None:
+    maker.route("baseline", wordy)
+    maker.route("prompt", gold, format_error="no line begins with 'Answer'")
+    report = build_report(maker.done())
+    found = route(report, "prompt")
+    assert found["outcomes"] == {"scored": 0, "unparsed": 80, "declined": 0, "failed": 0}
+    assert found["scores"]["token_f1"]["value"] == 1.0
+    assert any("80 of 80 test answers broke the form" in text for text in report["warnings"])
+
+
+def test_what_a_paid_helper_cost_is_shown_for_a_local_route(maker: RunMaker) -> None:
+    prices = {"usd_in": 2.0, "usd_out": 8.0}
+    spent = {"propose": {"prompt_tokens": 1_000_000, "completion_tokens": 500_000}}
+    spent["propose"]["cached_tokens"] = 0
+    paid = {"propose": {"model": "strong", "prices": prices}}
+    maker.route("baseline", wordy)
+    maker.route("prompt", gold, detail={"paid": paid}, usage=spent)
+    maker.route("distill", gold, detail={"paid": {"teach": paid["propose"]}}, usage=spent)
+    report = build_report(maker.done())
+    assert route(report, "prompt")["cost"]["value"] == pytest.approx(6.0)
+    assert "strong" in route(report, "prompt")["cost"]["method"]
+    assert route(report, "distill")["cost"] is None, "no count of its tokens"
+    assert "strong" in route(report, "distill")["cost_reason"]
+
+
+def test_quality_stands_against_what_an_answer_takes(maker: RunMaker) -> None:
+    maker.route("constant", wrong)
+    maker.route("baseline", wordy, tokens=(40, 30))
+    small = {"parameters": quantity(500_000, "parameters", "exact")}
+    maker.route("distill", gold, measured=small)
+    report = build_report(maker.done())
+    rows = tradeoff_rows(report)
+    assert [row["route"] for row in rows] == ["distill", "baseline"]
+    assert [row["parameters"] for row in rows] == ["500,000", "2,000,000"]
+    assert [row["tokens an answer"] for row in rows] == ["49", "70"]
+    assert rows[0]["an answer takes"] == rows[0]["fitting took"] == "unknown"
+    assert "parameters" in markdown_page(report)
 
 
 def test_a_small_test_set_says_first_that_it_proves_nothing(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from datetime import date
 import pytest
 
 import tunelm
-from tunelm.config import BudgetConfig, CloudSettings, ModelConfig, TaskConfig
+from tunelm.config import BudgetConfig, ModelConfig, TaskConfig
 from tunelm.errors import (
     BudgetError,
     ConfigError,
@@ -29,6 +29,7 @@ from tunelm.errors import (
 )
 from tunelm.models.address import parse_address
 from tunelm.models.budget import Wallet, spent_before
+from tunelm.route_settings import CloudSettings
 from tunelm.routes import cloud, cloud_place
 from tunelm.routes.base import FitContext
 from tunelm.routes.cloud import CloudRoute
@@ -39,6 +40,7 @@ from tunelm.testing_finetune import STEPS, TOKENS, FineTuningServer
 from tunelm.types import Adapted, Example, Message, Request
 
 from .conftest import make_task
+from .serving import listening
 
 pytest.importorskip("openai")
 
@@ -618,31 +620,35 @@ rows = [dspy.Example(question=f"Thing {i}?", answer="red") for i in range(10)]
 rows = [row.with_inputs("question") for row in rows]
 teacher, student = dspy.Predict(Colour), dspy.Predict(Colour)
 teacher.set_lm(DummyLM([{"answer": "red"}] * 10))
-# LiteLLM knows by a name's beginning whose fine-tune it is, and does not know ours
-base = dspy.LM("openai/tunelm-nano-small", custom_llm_provider="openai", max_tokens=4)
-student.set_lm(base)
+student.set_lm(dspy.LM("openai/gpt-4.1-nano", max_tokens=4))
 dspy.settings.configure(experimental=True)
 tuner = dspy.BootstrapFinetune(num_threads=1, train_kwargs={"n_epochs": 1})
 tuned = tuner.compile(student, trainset=rows, teacher=teacher).lm
 print("DSPY", tuned.model, len(tuned("Thing 3?")))
 asked = {"messages": [{"role": "user", "content": "Thing 3?"}], "max_tokens": 4, "temperature": 0}
-whole = litellm.completion(model=f"openai/{tuned.model}", **asked)
-parts = litellm.completion(model=f"openai/{tuned.model}", stream=True, **asked)
+whole = litellm.completion(model=tuned.model, **asked)
+parts = litellm.completion(model=tuned.model, stream=True, **asked)
 text = "".join(part.choices[0].delta.content or "" for part in parts)
 print("LITELLM", text == whole.choices[0].message.content, whole.usage.completion_tokens)
 """
 
 
-def test_dspy_fine_tunes_and_litellm_asks_through_the_base_url_alone(tuning_server, tmp_path):
+def test_dspy_fine_tunes_and_litellm_asks_through_the_base_url_alone(tmp_path):
+    """LiteLLM knows by a name's beginning whose fine-tune it is: `ft:gpt-`, and no other."""
     pytest.importorskip("dspy")
-    env = {"OPENAI_BASE_URL": tuning_server, "OPENAI_API_KEY": "none"}
-    env |= {"DSPY_CACHEDIR": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENTS],
-        env={**os.environ, **env},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert "DSPY ft:tunelm-nano-small:tunelm::" in done.stdout, done.stderr[-2000:]
+    from tunelm.server.app import create_app
+    from tunelm.server.settings import ServerSettings
+
+    settings = ServerSettings("tunelm-nano-small", tmp_path / "state", name="gpt-4.1-nano")
+    with listening(create_app(settings)) as url:
+        env = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"}
+        env |= {"DSPY_CACHEDIR": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENTS],
+            env={**os.environ, **env},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert "DSPY ft:gpt-4.1-nano:tunelm::" in done.stdout, done.stderr[-2000:]
     assert "LITELLM True 4" in done.stdout, done.stdout + done.stderr[-2000:]

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from tunelm.config import LocalSettings, ModelConfig, TaskConfig
+from tunelm.config import ModelConfig, TaskConfig
 from tunelm.errors import DataError, ModelError, RunDirError, TrainingError
+from tunelm.route_settings import LocalSettings
 from tunelm.routes.base import FitContext
 from tunelm.routes.local import LocalRoute, shuffled_answers
 from tunelm.testing import make_tiny_model

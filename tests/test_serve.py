@@ -402,3 +402,78 @@ def test_a_wrong_start_is_one_line(
     assert (ended.value.code, out) == (code, "")
     assert said in line
     assert "sk-secret" not in line
+
+
+@pytest.fixture(scope="module")
+def composed_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A run whose routes are more than one prompt: retrieval, chain of thought, named steps."""
+    folder = tmp_path_factory.mktemp("composed")
+    task = make_task(folder, tiny_model)
+    (folder / "notes.md").write_text("\n\n".join(f"Box {i} is at shelf {i}." for i in range(60)))
+    settings = [
+        'compare.routes=["baseline","rag","rag-local","cot","steps","prompt","hybrid","distill"]',
+        'data.corpus="notes.md"',
+        "routes.rag-local.kind=rag",
+        "routes.rag-local.generator=local",
+        "routes.cot.kind=prompt",
+        "routes.cot.strategy=zero-shot",
+        "routes.cot.program=cot",
+        "routes.cot.reasoning_tokens=8",
+        "routes.steps.kind=prompt",
+        "routes.steps.strategy=zero-shot",
+        "routes.steps.program=steps",
+        'routes.steps.steps=[{name="topic", instructions="Name the topic."}]',
+        "routes.steps.reasoning_tokens=8",
+        "routes.hybrid.training.max_steps=4",
+        "routes.distill.student=tunelm-nano-small",
+        "routes.distill.keep=all",
+        "routes.distill.training.max_steps=4",
+    ]
+    tunelm.compare(task, folder / "run", overrides=settings)
+    return folder / "run"
+
+
+def test_routes_of_several_calls_are_served_as_they_were_evaluated(composed_run: Path):
+    names = ["rag", "rag-local", "cot", "steps", "prompt", "hybrid"]
+    with serving(composed_run, verify=composed_run) as server:
+        served = [model.id for model in server.sdk.models.list()]
+        assert served == ["model", "boxes/baseline", *(f"boxes/{name}" for name in names)]
+        assert [line.split(":")[0] for line in server.app.state.verified] == served[1:]
+        (left,) = server.app.state.target.left_out
+        assert "distill (has a base of its own: serve it alone" in left
+        question = "What is the code of box 7?"
+        for name in names:
+            model = tunelm.load(composed_run / name)
+            asked = Request((Message("user", question),), max_tokens=8)
+            wanted = model.complete([asked])[0]
+            assert say(server, f"boxes/{name}", question, max_tokens=8) == wanted.text
+            whole = say(server, f"boxes/{name}", question, max_tokens=8, stream=False)
+            assert whole == wanted.text
+    with serving(composed_run / "distill") as server:
+        names = [model.id for model in server.sdk.models.list()]
+        assert names == ["tunelm-nano-small", "boxes/distill"]
+
+
+def test_what_a_route_of_several_calls_cannot_give_is_refused(composed_run: Path):
+    with serving(composed_run / "cot") as server:
+        ask = [{"role": "user", "content": "x"}]
+        for name, value in (("logprobs", True), ("top_p", 0.5), ("presence_penalty", 1.0)):
+            reply = server.post(model="boxes/cot", messages=ask, **{name: value})
+            assert reply.status_code == 400, reply.text
+            assert reply.json()["error"]["param"] == name
+        long = [{"role": "user", "content": "box " * 20_000}]
+        reply = server.post(model="boxes/cot", messages=long)
+        assert reply.json()["error"]["code"] == "context_length_exceeded"
+        reply = server.post(model="boxes/cot", messages=ask, n=2, temperature=1.0, max_tokens=4)
+        assert len(reply.json()["choices"]) == 2
+        assert reply.json()["usage"]["completion_tokens"] > 0
+
+
+def test_a_client_that_leaves_ends_the_work_of_several_calls(composed_run: Path):
+    with serving(composed_run / "steps") as server:
+        ask = {"model": "boxes/steps", "messages": [{"role": "user", "content": "x"}]}
+        url = f"{server.url}/chat/completions"
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json={**ask, "n": 64, "max_tokens": 200}, timeout=0.3)
+        assert server.idle()["running"] == 0
+        assert server.post(**ask, max_tokens=2).status_code == 200

@@ -19,7 +19,8 @@ import httpx
 import openai
 import pytest
 
-from tunelm.config import LocalSettings, ModelConfig
+from tunelm.config import ModelConfig
+from tunelm.route_settings import LocalSettings
 from tunelm.server.app import create_app
 from tunelm.server.settings import ServerSettings
 from tunelm.training.job import TrainingJob, TrainingRow, write_job

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import tunelm
-from tunelm.config import LocalSettings, ModelConfig, load_config
+from tunelm.config import ModelConfig, load_config
 from tunelm.data.contamination import contamination
 from tunelm.data.python_docs import build_python_docs
 from tunelm.data.read import read_rows
@@ -27,6 +27,7 @@ from tunelm.data.split import split_rows
 from tunelm.errors import ConfigError
 from tunelm.models.local import LocalModel
 from tunelm.models.rolling import windows
+from tunelm.route_settings import LocalSettings
 from tunelm.scoring.continuation import as_continuation
 from tunelm.testing import make_tiny_model
 from tunelm.training.job import TrainingJob, TrainingRow

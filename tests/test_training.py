@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from tunelm.config import LocalSettings, ModelConfig
+from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, DataError, ModelError, StoppedError, TrainingError
+from tunelm.route_settings import LocalSettings
 from tunelm.testing import make_tiny_model
 from tunelm.training import process
 from tunelm.training.batches import epoch_batches, steps_by_epoch
@@ -28,9 +29,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter, check_identity
-from tunelm.training.adapter import load_shapes, make_trainable, probe, prove_learning, trainable
+from tunelm.training.adapter import (
+    default_learning_rate,
+    load_shapes,
+    make_optimizer,
+    make_trainable,
+    probe,
+    prove_learning,
+    trainable,
+)
 from tunelm.training.rows import encode_rows
-from tunelm.training.steps import Stepper, collate, logits_of, summed_loss
+from tunelm.training.steps import Stepper, collate, logits_of, noisy_embeddings, summed_loss
 from tunelm.training.worker import run
 
 PLAIN_TEMPLATE = (
@@ -383,6 +392,69 @@ def test_an_adapter_that_did_not_move_is_no_proof(tiny, tokenizer):
         prove_learning(model, row.ids, probe(model, row.ids))
 
 
+# --- variants of LoRA ---------------------------------------------------------------------
+
+
+def test_lora_plus_moves_b_by_its_ratio_faster_than_a(tiny, tokenizer):
+    rows = encode_rows(chats(4), tokenizer, {tokenizer.eos_token_id}, 256)
+    settings = LocalSettings(method="rsdora", loraplus_ratio=8)
+    model = make_trainable(AutoModelForCausalLM.from_pretrained(tiny), settings, seed=0)
+    before = {name: p.detach().clone() for name, p in trainable(model).items()}
+    Stepper(model, tokenizer.pad_token_id, 10_000, False).backward(rows)
+    optimizer = make_optimizer(model, settings)
+    assert len({id(p) for g in optimizer.param_groups for p in g["params"]}) == len(before)
+    for group in optimizer.param_groups:
+        group["lr"] *= 1e-3
+    optimizer.step()
+    # Adam's first step is the learning rate in size, wherever there is a gradient
+    moved = {n: float((p.detach() - before[n]).abs().max()) for n, p in trainable(model).items()}
+    b = [size for name, size in moved.items() if "lora_B" in name]
+    assert b == pytest.approx([8e-3] * len(b), rel=1e-3)
+    magnitudes = [size for name, size in moved.items() if "magnitude" in name]
+    assert max(magnitudes) == pytest.approx(8e-3, rel=1e-3)
+    assert max(size for name, size in moved.items() if "lora_A" in name) <= 1.001e-3
+
+
+def test_the_default_rates_of_a_and_b_lie_on_both_sides_of_loras():
+    plain = default_learning_rate(192, LocalSettings())
+    a = default_learning_rate(192, LocalSettings(loraplus_ratio=16))
+    assert a < plain < 16 * a
+    assert a * (16 * a) == pytest.approx(plain**2)
+    both = LocalSettings(method="rsdora", r=64)
+    assert default_learning_rate(192, both) == pytest.approx(plain / 8)
+
+
+def test_lora_plus_needs_a_lora():
+    with pytest.raises(ValueError, match="loraplus_ratio is for LoRA's matrix B"):
+        LocalSettings(method="full", loraplus_ratio=4)
+
+
+def test_noise_is_bounded_by_alpha_and_length_and_ends_with_the_block(tiny, tokenizer):
+    rows = encode_rows(chats(6), tokenizer, {tokenizer.eos_token_id}, 256)
+    model = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    batch = collate(rows, tokenizer.pad_token_id, torch.device("cpu"))
+    layer = model.get_input_embeddings()
+    clean = layer(batch.input_ids)
+    with noisy_embeddings(model, 5.0, rows):
+        noise = layer(batch.input_ids) - clean
+    for row, got in zip(rows, noise, strict=True):
+        bound = 5 / (row.length * clean.shape[-1]) ** 0.5
+        assert 0.98 * bound < got[: row.length].abs().max() <= bound * 1.0001
+    assert torch.equal(layer(batch.input_ids), clean)
+
+
+def test_noise_is_for_training_and_not_for_evaluation(tiny, tokenizer):
+    rows = encode_rows(chats(6), tokenizer, {tokenizer.eos_token_id}, 256)
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    plain = Stepper(model, tokenizer.pad_token_id, 10_000, False)
+    noisy = dataclasses.replace(plain, neftune_alpha=50.0)
+    assert noisy.evaluate(rows) == plain.evaluate(rows)
+    clean = plain.backward(rows).loss
+    losses = {noisy.backward(rows).loss for _ in range(2)}
+    assert len(losses) == 2
+    assert clean not in losses
+
+
 # --- whole runs ---------------------------------------------------------------------------
 
 
@@ -483,6 +555,41 @@ def test_asked_to_stop_it_writes_a_checkpoint_and_can_go_on(tiny, finished, tmp_
     assert same(adapter_weights(work), adapter_weights(finished))
 
 
+ALL_TOGETHER = {"method": "rsdora", "loraplus_ratio": 4, "neftune_alpha": 5, "dropout": 0.1}
+
+
+def test_all_variants_together_stopped_midway_end_as_undisturbed(tiny, tmp_path):
+    job = job_for(tiny, **ALL_TOGETHER, learning_rate=2e-3)
+    run(prepared(tmp_path / "whole", job))
+    halted = prepared(tmp_path / "halted", job)
+    asked = iter([False] * 4 + [True])
+    with pytest.raises(StoppedError, match="after step 5 of 8"):
+        run(halted, stop=lambda: next(asked))
+    run(halted)
+    assert same(adapter_weights(halted), adapter_weights(tmp_path / "whole"))
+    calm = job_for(tiny, **{**ALL_TOGETHER, "neftune_alpha": None}, learning_rate=2e-3)
+    run(prepared(tmp_path / "calm", calm))
+    assert not same(adapter_weights(halted), adapter_weights(tmp_path / "calm"))
+
+
+def test_a_rank_stabilised_dora_adapter_opens_with_the_outputs_it_was_saved_with(tiny, tmp_path):
+    from tunelm.models.local import open_local
+
+    seen = []
+    job = job_for(tiny, **ALL_TOGETHER, stop_on="metric", epochs=1)
+
+    def scorer(model, tokenizer, job, dev):
+        seen.append(probe(model, range(5, 25)))
+        return 1.0
+
+    work = prepared(tmp_path, job)
+    run(work, scorer=scorer)
+    opened = open_local(job.model, work / "adapter")
+    assert torch.allclose(probe(opened.model, range(5, 25)), seen[-1], atol=1e-5)
+    base = AutoModelForCausalLM.from_pretrained(tiny)
+    assert not torch.allclose(probe(base, range(5, 25)), seen[-1], atol=1e-2)
+
+
 def test_a_caller_can_stop_the_process_and_go_on(tiny, finished, tmp_path):
     work = prepared(tmp_path, job_for(tiny, **LONG))
     seen: list[str] = []
@@ -581,7 +688,7 @@ def test_the_metric_of_generated_answers_can_stop_training(tiny, tmp_path):
         run(prepared(tmp_path / "other", job))
 
 
-@pytest.mark.parametrize("method", ["rslora", "dora"])
+@pytest.mark.parametrize("method", ["rslora", "dora", "rsdora"])
 def test_variants_and_models_without_chat_template_train(tiny, tmp_path, method):
     base = gpt2(tmp_path / "gpt2", tiny)
     job = job_for(base, method=method, stop_on="none", max_steps=3, batch_tokens=400)

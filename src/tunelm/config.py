@@ -6,20 +6,22 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tunelm.errors import ConfigError
+from tunelm.route_settings import (
+    KINDS,
+    Address,
+    DistillSettings,
+    RagSettings,
+    RouteSettings,
+    Section,
+    Usd,
+    Variable,
+)
 from tunelm.types import content_hash
 
 TASKS = Path(__file__).parent / "tasks"
@@ -31,32 +33,19 @@ BUILTIN = "builtin:"
 MIN_TEST_GROUPS = 30
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-def _holds_no_secret(value: str | None) -> str | None:
-    if value and ("@" in value or "?" in value):
-        raise ValueError("an address without user name, password and query is expected")
-    return value
-
-
-_Address = Annotated[str | None, AfterValidator(_holds_no_secret)]
-_Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
-_Usd = Annotated[float, Field(ge=0)]
-
-
-class TaskConfig(_Section):
+class TaskConfig(Section):
     """What the model should do."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    kind: Literal["qa", "generation", "text"] = "qa"
+    kind: Literal["qa", "generation", "text", "classification"] = "qa"
     instructions: str = "Answer the question."
     max_tokens: Annotated[int, Field(ge=1)] = 64
     """Most tokens of one answer."""
+    labels: tuple[str, ...] = ()
+    """The labels of a classification; none given: those of the train rows."""
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where the rows are and how they are split."""
 
     path: Path
@@ -78,11 +67,17 @@ class DataConfig(_Section):
     """A row longer than the model's context: stop, leave it out, or cut its prompt."""
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The model to adapt."""
 
     base: str = "tunelm-nano"
-    """`tunelm-nano`, a folder, or a hub id."""
+    """`tunelm-nano`, a folder, a hub id, `openai/NAME`, `ollama/NAME`, or a name at `base_url`."""
+    base_url: Address = None
+    """An endpoint that speaks the OpenAI protocol; the base model then answers from there."""
+    api_key_env: Variable | None = None
+    usd_per_million_in: Usd | None = None
+    usd_per_million_out: Usd | None = None
+    """As in a route `baseline`, for a base model behind an API."""
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -92,7 +87,7 @@ class ModelConfig(_Section):
     """Most answers generated at once."""
 
 
-class CompareConfig(_Section):
+class CompareConfig(Section):
     """Which routes, judged how."""
 
     routes: Annotated[tuple[str, ...], Field(min_length=1)] = (
@@ -107,7 +102,7 @@ class CompareConfig(_Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
 
 
-class BudgetConfig(_Section):
+class BudgetConfig(Section):
     """What may be spent."""
 
     max_usd: Annotated[float, Field(ge=0)] = 0.0
@@ -115,129 +110,17 @@ class BudgetConfig(_Section):
     """Whether anything may be sent to an endpoint that may charge for it."""
 
 
-class ConstantSettings(_Section):
-    """A control: the one train answer that fits the other train answers best."""
-
-    kind: Literal["constant"] = "constant"
-
-
-class BaselineSettings(_Section):
-    """A model as it is, with the task's instructions: the base, or one behind an API."""
-
-    kind: Literal["baseline"] = "baseline"
-    model: str | None = None
-    """None: the base model. Else the name of a model at `base_url`."""
-    base_url: _Address = None
-    """An endpoint that speaks the OpenAI protocol, such as http://127.0.0.1:11434/v1."""
-    api_key_env: _Variable | None = None
-    """The environment variable that holds the key, which itself never stands in a file.
-
-    None: OPENAI_API_KEY for OpenAI itself, and no key for any other endpoint."""
-    usd_per_million_in: _Usd | None = None
-    usd_per_million_out: _Usd | None = None
-    """What the endpoint charges for a million tokens; 0 where it is one's own."""
-
-
-class PromptSettings(_Section):
-    """Demonstrations chosen by DSPy."""
-
-    kind: Literal["prompt"] = "prompt"
-    strategy: Literal["labeled", "random-search"] = "random-search"
-    demos: Annotated[int, Field(ge=1)] = 4
-    """Most demonstrations in the prompt."""
-    candidates: Annotated[int, Field(ge=1)] = 6
-    """Programs tried by random search, beside zero-shot and plain few-shot."""
-    threads: Annotated[int, Field(ge=1)] = 16
-    """Concurrent calls, run as batches by a local model."""
-
-
-class CloudSettings(_Section):
-    """A job at a provider that speaks the OpenAI fine-tuning protocol; by default our own server.
-
-    Where a setting is None, `local` trains as the route `local` does, without early stopping.
-    """
-
-    kind: Literal["cloud"] = "cloud"
-    provider: str = "local"
-    """`local`: `tunelm serve`, started for the job; or a provider that tunelm knows."""
-    base_url: _Address = None
-    """Where the provider is, or another endpoint that speaks the protocol."""
-    model: str | None = None
-    """The model to tune there; None: the base model, which only `local` has."""
-    deployment: str | None = None
-    """What the fine-tune answers as, where the provider wants it deployed first."""
-    api_key_env: _Variable | None = None
-    """The environment variable that holds the key; None: the provider's usual one."""
-    n_epochs: Literal["auto"] | Annotated[int, Field(ge=1)] | None = None
-    """None: 8 with `local`, 3 elsewhere."""
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] | None = None
-    """None: 8 with `local`, "auto" elsewhere."""
-    learning_rate_multiplier: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    suffix: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] | None = None
-    """Part of the fine-tune's name; None: the task's name."""
-    usd_per_million_train: _Usd | None = None
-    usd_per_million_in: _Usd | None = None
-    usd_per_million_out: _Usd | None = None
-    """What the provider charges; None: what the price list says."""
-    price_as: Annotated[str, Field(pattern=r"^[^/]+/.+$")] | None = None
-    """PROVIDER/MODEL whose list price is multiplied by the tokens that `local` counted."""
-    accept_shutdown: date | None = None
-    """The day on which the fine-tune will end, to train it all the same."""
-    poll_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds between two looks at the job; None: 0.5 on this machine, 10 elsewhere."""
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """Longest wait for the job; None: as long as it takes."""
-
-
-class LocalSettings(_Section):
-    """LoRA by PEFT, or full fine-tuning, on this machine."""
-
-    kind: Literal["local"] = "local"
-    method: Literal["lora", "rslora", "dora", "full"] = "lora"
-    r: Annotated[int, Field(ge=1)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """None: ten times what full fine-tuning of a model this wide would take."""
-    epochs: Annotated[float, Field(gt=0)] = 8
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    """Rows a step; ignored when batch_tokens is set."""
-    batch_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens a step, instead of rows."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    grad_clip: Annotated[float, Field(gt=0)] = 1.0
-    stop_on: Literal["dev_loss", "metric", "none"] = "dev_loss"
-    """What early stopping looks at: dev loss, the task's metric by generation, or nothing."""
-    patience: Annotated[int, Field(ge=1)] = 2
-    """Evaluations (one an epoch) without improvement before stopping."""
-    shuffle_answers: bool = False
-    """A control: train on answers dealt out to the wrong questions."""
-
-
-RouteSettings = Annotated[
-    ConstantSettings | BaselineSettings | PromptSettings | CloudSettings | LocalSettings,
-    Field(discriminator="kind"),
-]
-
-KINDS: dict[str, type[_Section]] = {
-    "constant": ConstantSettings,
-    "baseline": BaselineSettings,
-    "prompt": PromptSettings,
-    "cloud": CloudSettings,
-    "local": LocalSettings,
-}
-
-
 TEXT_KINDS = ("baseline", "local")
 """The kinds of route that can be adapted to, or scored on, running text."""
 
-_TEXT_DEFAULTS = {"routes": TEXT_KINDS, "primary_metric": "bits_per_byte"}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "text": {"routes": TEXT_KINDS, "primary_metric": "bits_per_byte"},
+    "classification": {"primary_metric": "accuracy"},
+}
+"""The `compare` section of kinds of task that differ from the usual ones."""
 
 
-class Config(_Section):
+class Config(Section):
     """A whole task file."""
 
     task: TaskConfig
@@ -252,16 +135,19 @@ class Config(_Section):
     def _defaults(cls, data: Any) -> Any:
         """A route's section may leave out `kind`: it is then the section's name.
 
-        Texts have no answers, so a text task has other routes and another metric by default.
+        Texts have no answers, so a text task has other routes and another metric by default; a
+        classification has another metric.
         """
         if not isinstance(data, dict):
             return data
         task, compare = data.get("task"), data.get("compare", {})
-        if isinstance(task, dict) and task.get("kind") == "text" and isinstance(compare, dict):
+        kind = task.get("kind") if isinstance(task, dict) else None
+        if kind in _DEFAULTS and isinstance(compare, dict):
+            own = {"instructions": ""} if kind == "text" else {}
             data = {
                 **data,
-                "task": {"instructions": "", **task},
-                "compare": {**_TEXT_DEFAULTS, **compare},
+                "task": {**own, **(task or {})},
+                "compare": {**_DEFAULTS[kind], **compare},
             }
         given: dict[str, Any] = dict(data.get("routes") or {})
         names = dict.fromkeys([*data.get("compare", {}).get("routes", ()), *given])
@@ -299,8 +185,12 @@ class Config(_Section):
         return shared
 
     def route_digest(self, name: str) -> str:
-        """Of one route's own settings."""
-        return content_hash(json.loads(self.routes[name].model_dump_json()))
+        """Of one route's own settings, and for a hybrid of the prompt route it begins with."""
+        own = json.loads(self.routes[name].model_dump_json())
+        if own["kind"] != "hybrid":
+            return content_hash(own)
+        prompts = [s for s in self.routes.values() if s.kind == "prompt"]
+        return content_hash([own, *(json.loads(s.model_dump_json()) for s in prompts[:1])])
 
 
 def load_config(task: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -336,7 +226,18 @@ def parse_config(data: Mapping[str, Any], base: Path, source: str = "config") ->
         for key, value in (*named, ("neutral", config.data.neutral))
         if value is not None and not str(value).startswith(BUILTIN)
     }
-    return config.model_copy(update={"data": config.data.model_copy(update=paths)})
+    routes = {name: _resolved(settings, base) for name, settings in config.routes.items()}
+    data_section = config.data.model_copy(update=paths)
+    return config.model_copy(update={"data": data_section, "routes": routes})
+
+
+def _resolved(settings: RouteSettings, base: Path) -> RouteSettings:
+    """The settings with a relative path taken from the task file's folder."""
+    if isinstance(settings, DistillSettings) and settings.unlabelled is not None:
+        return settings.model_copy(update={"unlabelled": (base / settings.unlabelled).resolve()})
+    if isinstance(settings, RagSettings) and (base / settings.retriever).is_dir():
+        return settings.model_copy(update={"retriever": str((base / settings.retriever).resolve())})
+    return settings
 
 
 def task_path(task: str | Path) -> Path:
@@ -408,13 +309,24 @@ def _explain(error: ValidationError, source: str, data: Mapping[str, Any]) -> li
 
 
 def _valid_keys(loc: list[str], data: Mapping[str, Any]) -> list[str]:
-    if len(loc) == 1:
-        return list(Config.model_fields)
-    if loc[0] == "routes":
-        section = data.get("routes", {}).get(loc[1], {})
-        return list(KINDS[section.get("kind", loc[1])].model_fields)
-    annotation = Config.model_fields[loc[0]].annotation
-    return list(annotation.model_fields) if isinstance(annotation, type) else []
+    """The keys of the section that the last of `loc` stands in; [] where it has no fixed ones."""
+    section: type[BaseModel] | None = Config
+    rest = loc[:-1]
+    if loc[0] == "routes" and len(loc) > 2:
+        kind = data.get("routes", {}).get(loc[1], {}).get("kind", loc[1])
+        section, rest = KINDS[kind], loc[2:-1]
+    for key in rest:
+        if key.isdigit():  # a place in a list of sections
+            continue
+        field = section.model_fields.get(key) if section else None
+        section = _section_in(field.annotation) if field else None
+    return list(section.model_fields) if section else []
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section in an annotation such as `EndpointSettings | None`."""
+    parts = (annotation, *get_args(annotation))
+    return next((p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), None)
 
 
 def _closest(got: str, valid: Sequence[str]) -> str:

@@ -51,14 +51,19 @@ def evaluate(
 def score_part(
     kind: str, examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """({n, outcomes, metrics}, a dict a row) for one part. Failed rows have no values."""
+    """({n, outcomes, metrics}, a dict a row) for one part. Failed rows have no values.
+
+    An answer that broke its form is `unparsed`, and scored as it stands.
+    """
     metrics = metrics_for(kind)
     per_row = [name for name, metric in metrics.items() if metric.per_row]
     rows: dict[str, dict[str, Any]] = {e.id: {"id": e.id} for e in examples}
     for item in score(per_row, examples, predictions):
         rows[item.example_id][item.metric] = item.value
     answered = sum(p.output is not None for p in predictions)
-    outcomes = Counter(scored=answered, failed=len(examples) - answered)
+    unparsed = sum(p.output is not None and p.format_error is not None for p in predictions)
+    failed = len(examples) - answered
+    outcomes = Counter(scored=answered - unparsed, unparsed=unparsed, failed=failed)
     values = {n: corpus_value(m, examples, predictions) for n, m in metrics.items()}
     summary = {"n": len(examples), "outcomes": dict(outcomes), "metrics": values}
     return summary, list(rows.values())

@@ -18,14 +18,16 @@ from tunelm.data.prepare import Length, prepare
 from tunelm.data.split import Split
 from tunelm.errors import ConfigError, TunelmError
 from tunelm.evaluate import evaluate, time_answers
+from tunelm.models import remote_base
 from tunelm.models.budget import Wallet
+from tunelm.models.labels import answering, note_labels
 from tunelm.models.loading import describe_base, load_tokenizer
 from tunelm.models.render import encode_prompt
 from tunelm.predict import score_texts
 from tunelm.report.build import write_report
 from tunelm.report.read import NEUTRAL
 from tunelm.routes import KINDS, make_route
-from tunelm.routes.base import FitContext, Route, no_progress
+from tunelm.routes.base import EVERY, FitContext, Route, Upstream, no_progress
 from tunelm.rundir import RunDir, default_out, peak_memory, read_json, write_json
 from tunelm.scoring.continuation import as_continuation
 from tunelm.scoring.metrics import get_metric, metrics_for
@@ -67,6 +69,7 @@ def compare(
         run.note_base(base)
         length, limit = token_counter(config, base["context"])
         split = prepare(config.data, run.path, length, limit)
+        note_labels(run, split)
         wallet = Wallet(config.budget, run.path / "spending.jsonl")
         for name in in_order(config):
             route = make_route(config.routes[name], wallet)
@@ -104,13 +107,34 @@ def require_metric(config: Config) -> None:
 
 def in_order(config: Config) -> list[str]:
     """The routes to run, each after those it needs. Raises ConfigError where one is missing."""
-    names = list(config.compare.routes)
-    kinds = {config.routes[n].kind: n for n in names}
-    for name in names:
-        for needed in make_route(config.routes[name]).needs:
-            if needed not in kinds:
-                raise ConfigError(f"route {name!r} builds on {needed!r}: add it to compare.routes.")
-    return sorted(names, key=lambda n: len(make_route(config.routes[n]).needs))
+    needed = {name: needed_by(config, name) for name in config.compare.routes}
+    ordered: list[str] = []
+    while len(ordered) < len(needed):
+        ready = [n for n, names in needed.items() if n not in ordered and names <= set(ordered)]
+        if not ready:
+            stuck = ", ".join(n for n in needed if n not in ordered)
+            raise ConfigError(f"compare.routes: {stuck} build on each other.")
+        ordered.append(ready[0])
+    return ordered
+
+
+def needed_by(config: Config, name: str) -> set[str]:
+    """The routes whose results a route builds on. Raises ConfigError where one is missing."""
+    kinds = {other: config.routes[other].kind for other in config.compare.routes}
+    found: set[str] = set()
+    for kind in make_route(config.routes[name]).needs:
+        if kind == EVERY:
+            found |= {n for n in kinds if not is_control(config, n) and not _needs_every(config, n)}
+            continue
+        names = [other for other in kinds if kind in (other, kinds[other])]
+        if not names:
+            raise ConfigError(f"route {name!r} builds on {kind!r}: add it to compare.routes.")
+        found.add(names[0])
+    return found - {name}
+
+
+def _needs_every(config: Config, name: str) -> bool:
+    return EVERY in make_route(config.routes[name]).needs
 
 
 def seeds_of(config: Config, name: str) -> tuple[int, ...]:
@@ -161,13 +185,13 @@ def fit_and_evaluate(
         seed=seed,
         corpus=config.data.corpus,
         budget=config.budget,
-        upstream=upstream_of(route, run, seed),
+        upstream=upstream_of(route, run, name, seed),
         progress=shown,
     )
     if not (folder / "plan.json").exists():
         write_json(folder / "plan.json", route.plan(ctx).to_json())
     adapted, seconds = fit_once(route, ctx)
-    model = route.open(adapted)
+    model = answering(route.open(adapted), config.task, run.path)
     parts = {name: [as_continuation(e) for e in split.part(name)] for name in ("dev", "test")}
     write_json(folder / "prompt.json", {"messages": sent_messages(model, parts["test"][0])})
     measured = {**_estimates(adapted), "seconds_fit": seconds}
@@ -184,7 +208,7 @@ def fit_and_evaluate(
         "usage": {k: dataclasses.asdict(u) for k, u in adapted.usage.items()},
         "evaluate_usage": {k: dataclasses.asdict(u) for k, u in usage.items()},
         "measured": {k: dataclasses.asdict(e) for k, e in measured.items()},
-        "notes": list(getattr(model, "notes", ())),
+        "notes": [*adapted.detail.get("notes", ()), *getattr(model, "notes", ())],
     }
 
 
@@ -220,16 +244,34 @@ def fit_once(route: Route, ctx: FitContext) -> tuple[Adapted, Estimate]:
     return adapted, Estimate(**read_json(timing))
 
 
-def upstream_of(route: Route, run: RunDir, seed: int) -> dict[str, Adapted]:
-    """What the routes that this one needs have made. Raises ConfigError where one failed."""
-    made: dict[str, Adapted] = {}
-    for kind in route.needs:
-        name = next(n for n, s in run.config.routes.items() if s.kind == kind)
-        folder = run.path / "routes" / name / f"seed-{seed}"
-        if not (folder / "adapted.json").exists():
-            raise ConfigError(f"builds on {name!r}, which did not finish.")
-        made[kind] = Adapted.from_json(read_json(folder / "adapted.json"), str(folder / "adapted"))
+def upstream_of(route: Route, run: RunDir, name: str, seed: int) -> dict[str, Upstream]:
+    """What the routes that this one needs have made.
+
+    Raises ConfigError where one that it needs by its kind failed; of EVERY those that finished.
+    """
+    made: dict[str, Upstream] = {}
+    for other in sorted(needed_by(run.config, name), key=run.config.compare.routes.index):
+        own_seed = seed if seed in seeds_of(run.config, other) else seeds_of(run.config, other)[0]
+        folder = run.path / "routes" / other / f"seed-{own_seed}"
+        if read_json(folder / "fit.json", {}).get("status") != "done":
+            if EVERY in route.needs:
+                continue
+            raise ConfigError(f"builds on {other!r}, which did not finish.")
+        adapted = Adapted.from_json(read_json(folder / "adapted.json"), str(folder / "adapted"))
+        score = dev_score(folder, run.config.compare.primary_metric)
+        made[other] = Upstream(run.config.routes[other], adapted, score)
     return made
+
+
+def dev_score(folder: Path, metric: str) -> float | None:
+    """The metric on dev of one route under one seed, failed rows as wrong, more being better."""
+    part = read_json(folder / "scores.json", {}).get("parts", {}).get("dev", {})
+    value = part.get("metrics", {}).get(metric)
+    if value is None:
+        return None
+    if get_metric(metric).lower_is_better:
+        return -value
+    return value * (part["n"] - part["outcomes"]["failed"]) / part["n"]
 
 
 def is_control(config: Config, name: str) -> bool:
@@ -239,10 +281,14 @@ def is_control(config: Config, name: str) -> bool:
 
 
 def token_counter(config: Config, context: int | None) -> tuple[Length, int]:
-    """(tokens of a row's prompt and answer, the most that fit) by the model's own tokenizer."""
-    tokenizer = load_tokenizer(config.model)
-    if config.task.kind == "text":  # long ones are cut into windows, and nothing of them is lost
+    """(tokens of a row's prompt and answer, the most that fit) by the model's own tokenizer.
+
+    A limit of 0 checks nothing.
+    """
+    # long texts are cut into windows, and nothing of them is lost; an endpoint counts by itself
+    if config.task.kind == "text" or remote_base(config.model):
         return (lambda _: 0), 0
+    tokenizer = load_tokenizer(config.model)
     head = (Message("system", config.task.instructions),) if config.task.instructions else ()
 
     def length(example: Example) -> int:

@@ -24,6 +24,8 @@ from tunelm.types import (
 CHUNK = 128
 """Rows asked for at once, and written at once. A resumed run starts at a multiple of it, so
 that the same rows share a batch as in an undisturbed run."""
+CHUNK_ELSEWHERE = 8
+"""The same for a model behind an API: what a kill loses may have to be paid again."""
 
 
 def predict(
@@ -40,8 +42,9 @@ def predict(
     A row that fails is a Prediction with its error, never an exception.
     """
     before, done = _finished(path, part)
-    for start in range(len(done), len(examples), CHUNK):
-        chunk = examples[start : start + CHUNK]
+    size = CHUNK_ELSEWHERE if is_elsewhere(model) else CHUNK
+    for start in range(len(done), len(examples), size):
+        chunk = examples[start : start + size]
         requests = [Request(e.messages, max_tokens=max_tokens) for e in chunk]
         answers = model.complete(requests)
         found = [_prediction(e, part, a) for e, a in zip(chunk, answers, strict=True)]
@@ -50,6 +53,13 @@ def predict(
         if progress:
             progress(len(done), len(examples))
     return done
+
+
+def is_elsewhere(model: object) -> bool:
+    """Whether a model, behind whatever stands before it, is behind an API."""
+    while (inner := getattr(model, "inner", None)) is not None:
+        model = inner
+    return hasattr(model, "prices")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -113,4 +123,5 @@ def _prediction(example: Example, part: str, answer: Completion) -> Prediction:
         answer.usage,
         answer.latency_s,
         answer.error,
+        format_error=answer.format_error,
     )

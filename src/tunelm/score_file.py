@@ -11,10 +11,11 @@ from tunelm.data.read import read_rows
 from tunelm.errors import ConfigError
 from tunelm.models.budget import Wallet
 from tunelm.predict import predict
+from tunelm.rundir import read_json
 from tunelm.scoring.continuation import as_continuation
 from tunelm.scoring.metrics import metrics_for, row_statistics
 from tunelm.scoring.statistics import interval
-from tunelm.target import load
+from tunelm.target import find_run, load
 
 
 def score_file(
@@ -32,7 +33,7 @@ def score_file(
     if out is not None and out.exists():
         raise ConfigError(f"{out}: exists already; choose another --out.")
     examples = list({row.example.id: row.example for row in read_rows(data)}.values())
-    kind = "qa" if examples[0].messages else "text"
+    kind = kind_of(target) if examples[0].messages else "text"
     examples = [as_continuation(e) for e in examples]
     model = load(target, wallet)
     with tempfile.TemporaryDirectory() as temporary:
@@ -42,7 +43,7 @@ def score_file(
         )
     metrics: dict[str, Any] = {}
     groups = [e.group for e in examples]
-    for name, metric in metrics_for(kind).items():
+    for name, metric in metrics_for(kind, examples).items():
         rows = row_statistics(metric, examples, predictions)
         found = interval(rows, groups, metric.aggregate, scale=metric.scale)
         metrics[name] = {
@@ -60,3 +61,9 @@ def score_file(
         "failed": sum(p.output is None for p in predictions),
         "metrics": metrics,
     }
+
+
+def kind_of(target: str) -> str:
+    """The kind of task that a run is about; `qa` for what knows no task."""
+    found = find_run(Path(target))
+    return "qa" if found is None else read_json(found[0] / "config.json")["config"]["task"]["kind"]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tunelm.config import ModelConfig, RouteSettings
+from tunelm.config import ModelConfig, TaskConfig
 from tunelm.errors import ConfigError
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Wallet
+from tunelm.models.labels import answering
+from tunelm.route_settings import RouteSettings
 from tunelm.routes import make_route
 from tunelm.rundir import read_json
 from tunelm.types import Adapted
@@ -76,7 +78,8 @@ def winner_of(run: Path) -> str:
 def open_route(run: Path, name: str, wallet: Wallet | None = None) -> ChatModel:
     """The model that one route of a run made, with its first seed."""
     settings, adapted = read_route(run, name)
-    return make_route(settings, wallet).open(adapted)
+    task = TaskConfig.model_validate(read_json(run / "config.json")["config"]["task"])
+    return answering(make_route(settings, wallet).open(adapted), task, run)
 
 
 def read_route(run: Path, name: str) -> tuple[RouteSettings, Adapted]:

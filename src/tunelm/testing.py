@@ -249,6 +249,7 @@ class FailingHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 30
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""

@@ -14,6 +14,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self, cast
 
+MAX_TOKENS = 64
+"""Most tokens of an answer where nothing else is said."""
+
+NO_LABEL = "no label"
+"""What `format_error` begins with where an answer is none of a classification's labels."""
+
 
 class FinishReason(StrEnum):
     """Why a completion ended."""
@@ -106,13 +112,18 @@ ZERO_USAGE = Usage(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing to complete. `temperature` 0 is greedy; `seed` matters only above 0."""
+    """One thing to complete. `temperature` 0 is greedy; `seed` matters only above 0.
+
+    `choices`: an endpoint that takes a JSON schema is held to {"label": one of these}; other
+    models leave them alone.
+    """
 
     messages: tuple[Message, ...]
-    max_tokens: int = 64
+    max_tokens: int = MAX_TOKENS
     temperature: float = 0.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,8 @@ class Completion:
     """What a model answered. `latency_s` is wall time of the call, shared by its batch.
 
     `error` is set when this request failed (`finish_reason` is then ERROR, `text` empty);
-    a failed row is data, and the other requests of the batch are unaffected.
+    a failed row is data, and the other requests of the batch are unaffected. `format_error`
+    says how an answer broke the form that was asked for; `text` is then all that was written.
     """
 
     text: str
@@ -128,6 +140,7 @@ class Completion:
     usage: Usage = Usage()
     latency_s: float | None = None
     error: str | None = None
+    format_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +165,7 @@ class Prediction:
     """One model's answer to one example. `part` is dev or test; `output` None means failed.
 
     Of a text, `nll` is minus the natural-log probability of all its `scored_tokens`, which are
-    `scored_bytes` of UTF-8; None where the model cannot tell.
+    `scored_bytes` of UTF-8; None where the model cannot tell. `format_error` as in Completion.
     """
 
     example_id: str
@@ -165,6 +178,7 @@ class Prediction:
     nll: float | None = None
     scored_tokens: int | None = None
     scored_bytes: int | None = None
+    format_error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, for JSON."""
@@ -254,6 +268,15 @@ def content_hash(value: object) -> str:
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def label_form(text: str) -> str:
+    """The form in which labels are compared: one case, single spaces.
+
+    >>> label_form(" Very  Good")
+    'very good'
+    """
+    return " ".join(text.casefold().split())
 
 
 def as_messages(items: object) -> tuple[Message, ...]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tunelm.config import Config
 
 EXAMPLES = """\b
 Examples:
@@ -53,7 +56,9 @@ def _options(command: Any) -> Any:
 @click.command("compare", epilog=EXAMPLES)
 @click.argument("task", default="edu-qa")
 @_options
-@click.option("--all-routes", is_flag=True, help="Take every kind of route there is.")
+@click.option(
+    "--all-routes", is_flag=True, help="Every kind of route and every section of the file."
+)
 @click.option(
     "--shuffled-control",
     is_flag=True,
@@ -67,10 +72,11 @@ def compare_command(
     TASK is a task file or the name of a bundled task.
     """
     from tunelm.config import load_config
-    from tunelm.routes import KINDS
 
-    names = list(load_config(task, overrides).compare.routes)
-    names += [kind for kind in KINDS if all_routes and kind not in names]
+    config = load_config(task, overrides)
+    names = list(config.compare.routes)
+    if all_routes:
+        names += every_route(config)
     extra: tuple[str, ...] = ()
     if shuffled_control:
         names.append("local-shuffled")
@@ -82,16 +88,73 @@ def compare_command(
     run_task(task, (*overrides, *extra, chosen), **options)
 
 
-@click.command("adapt", epilog="Example: tunelm adapt local my_task.toml --set routes.local.r=64")
+def every_route(config: Config) -> list[str]:
+    """The sections of a task file and every kind of route its rows can take, by name."""
+    from tunelm.config import TEXT_KINDS
+    from tunelm.routes import KINDS
+
+    kinds = [kind for kind in KINDS if config.task.kind != "text" or kind in TEXT_KINDS]
+    return [*config.routes, *kinds]
+
+
+ADAPT_EXAMPLES = """\b
+Examples:
+  tunelm adapt local my_task.toml --set routes.local.r=64
+  tunelm adapt local my_task.toml --study 30 --out runs/study
+"""
+
+
+@click.command("adapt", epilog=ADAPT_EXAMPLES)
 @click.argument("kind")
 @click.argument("task", default="edu-qa")
 @_options
-def adapt_command(kind: str, task: str, overrides: tuple[str, ...], **options: Any) -> None:
-    """Adapt the model by one route alone, and score it.
+@click.option(
+    "--study",
+    type=int,
+    is_flag=False,
+    flag_value=15,
+    metavar="[TRIALS]",
+    help="Search LoRA and its variants on dev with as many trials each, and say which "
+    "differences are real; 15 trials in all where no number is given.",
+)
+def adapt_command(
+    kind: str, task: str, study: int | None, overrides: tuple[str, ...], **options: Any
+) -> None:
+    """Adapt the model by one route, with those it builds on, and score it.
 
     KIND is a route's kind (see `tunelm routes`), or the name of a route in the task file.
     """
-    run_task(task, (*overrides, f'compare.routes=["{kind}"]'), **options)
+    if study is None:
+        chosen = f"compare.routes={with_needed(task, kind, overrides)}"
+        run_task(task, (*overrides, chosen), **options)
+        return
+    from tunelm.cli.study import study_task
+
+    overrides = (*overrides, f'compare.routes=["{kind}"]')
+
+    hosted = [options.pop("spend"), options.pop("accept_shutdown")]
+    if any(hosted):
+        raise click.UsageError("a study asks no endpoint: --spend and the like are not for it.")
+    study_task(kind, task, overrides, study, **options)
+
+
+def with_needed(task: str, name: str, overrides: tuple[str, ...]) -> list[str]:
+    """A route's name after those of the routes whose results it builds on."""
+    from tunelm.config import load_config
+    from tunelm.pipeline import is_control
+    from tunelm.routes import make_route
+    from tunelm.routes.base import EVERY
+
+    own = load_config(task, overrides).compare.routes
+    config = load_config(task, (*overrides, f"compare.routes={list(dict.fromkeys([name, *own]))}"))
+    needed: list[str] = []
+    for kind in make_route(config.routes[name]).needs:
+        if kind == EVERY:
+            needed += [other for other in own if not is_control(config, other)]
+        else:
+            named = [n for n, settings in config.routes.items() if kind in (n, settings.kind)]
+            needed.append(named[0] if named else kind)
+    return list(dict.fromkeys([*needed, name]))
 
 
 def run_task(

@@ -43,6 +43,10 @@ def _options(command: Any) -> Any:
             metavar="RUN",
             help="First ask again what this run's test rows were answered; refuse on a mismatch.",
         ),
+        click.option(
+            "--name",
+            help="What clients call the base model, where they insist on one  [default: its own]",
+        ),
         click.option("--no-train", is_flag=True, help="Only answer: take no fine-tuning jobs."),
         click.option(
             "--max-adapters", type=number, default=16, show_default=True, help="Held in memory."
@@ -55,11 +59,7 @@ def _options(command: Any) -> Any:
             help="Answers that wait for their turn; further requests get 503.",
         ),
         click.option(
-            "--max-batch",
-            type=number,
-            default=32,
-            show_default=True,
-            help="Answers generated at once.",
+            "--max-batch", type=number, default=32, show_default=True, help="Generated at once."
         ),
         click.option(
             "--max-length",

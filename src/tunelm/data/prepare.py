@@ -22,12 +22,13 @@ Length = Callable[[Example], int]
 """Tokens of a row's prompt and gold answer together, by the model's own tokenizer."""
 
 
-def prepare(config: DataConfig, run: Path, length: Length, limit: int) -> Split:
+def prepare(config: DataConfig, run: Path, length: Length, limit: int, look: bool = True) -> Split:
     """Read, dedupe, fit to the context, split; write `rows.jsonl` and `split.json` into `run`.
 
     `limit` is the model's context in tokens. Where `config.path` is a folder with the files train,
     dev and test, as `tunelm data prepare` writes it, its split is taken as it is and looked at for
     leaks. A prepared run is read back, not made again, and its data file must still say the same.
+    `look`: whether the test rows will be answered, which is counted.
     Raises DataError; nothing is written then.
     """
     given = find_given(config.path)
@@ -48,7 +49,8 @@ def prepare(config: DataConfig, run: Path, length: Length, limit: int) -> Split:
         line |= {"part": part, "example": example.to_json() if example else None}
         lines.append(json.dumps(line, ensure_ascii=False))
     write_text(run / "rows.jsonl", "\n".join(lines) + "\n")
-    write_json(run / "split.json", _describe(split, config, given))
+    looks = count_test_look(part_hash(split.test)) if look else 0
+    write_json(run / "split.json", _describe(split, config, given) | {"test_looks": looks})
     return split
 
 
@@ -175,7 +177,6 @@ def _describe(split: Split, config: DataConfig, given: GivenSplit | None) -> dic
         "leaks": [dataclasses.asdict(leak) for leak in split.leaks],
         "contamination": contamination(split),
         "min_test_groups": config.min_test_groups,
-        "test_looks": count_test_look(part_hash(split.test)),
     }
 
 

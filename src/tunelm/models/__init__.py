@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tunelm.config import ModelConfig
     from tunelm.models.base import ChatModel
     from tunelm.models.budget import Wallet
+    from tunelm.route_settings import EndpointSettings
 
 ENDPOINTS = {
     "openai": "https://api.openai.com/v1",
@@ -27,16 +28,34 @@ def open_model(
 
     Raises ModelError when it cannot be loaded, PrerequisiteError when an extra is missing.
     """
-    if found := remote_name(config.base):
+    if endpoint := remote_base(config):
         from tunelm.errors import ModelError
-        from tunelm.models.remote import open_remote
+        from tunelm.models.remote import open_endpoint
 
         if adapter is not None:
             raise ModelError(f"{adapter}: {config.base} is behind an API and takes no adapter.")
-        return open_remote(found[0], found[1], wallet=wallet)
+        return open_endpoint(endpoint, wallet)
     from tunelm.models.local import open_local
 
     return open_local(config, adapter)
+
+
+def remote_base(config: ModelConfig) -> EndpointSettings | None:
+    """Where a base model behind an API is; None for one whose weights are here."""
+    from tunelm.route_settings import EndpointSettings
+
+    model, url = config.base, config.base_url
+    if url is None:
+        if (found := remote_name(config.base)) is None:
+            return None
+        model, url = found
+    return EndpointSettings(
+        model=model,
+        base_url=url,
+        api_key_env=config.api_key_env,
+        usd_per_million_in=config.usd_per_million_in,
+        usd_per_million_out=config.usd_per_million_out,
+    )
 
 
 def remote_name(name: str) -> tuple[str, str] | None:

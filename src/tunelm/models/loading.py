@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunelm.config import ModelConfig
-from tunelm.errors import ModelError, PrerequisiteError
+from tunelm.errors import ConfigError, ModelError, PrerequisiteError
+from tunelm.models import remote_base
 
 BUNDLED = {
     "tunelm-nano": Path(__file__).parents[1] / "weights" / "nano",
@@ -39,7 +40,15 @@ def require_torch() -> None:
 
 
 def resolve_base(config: ModelConfig) -> str:
-    """The folder or hub id behind `config.base`."""
+    """The folder or hub id behind `config.base`.
+
+    Raises ConfigError for a model behind an API, which has no weights here.
+    """
+    if remote_base(config):
+        raise ConfigError(
+            f"model.base = {config.base!r} is behind an API and has no weights here. Train it by "
+            "the route cloud, or name a folder or a hub id."
+        )
     if config.base in BUNDLED:
         return str(BUNDLED[config.base])
     return config.base
@@ -90,8 +99,12 @@ def load_base(config: ModelConfig) -> Base:
 def describe_base(config: ModelConfig) -> dict[str, Any]:
     """Which model this is: name, hash of its weights, parameters, context in tokens.
 
-    Reads files, loads no weights. Raises ModelError or PrerequisiteError as `load_base` does.
+    Reads files, loads no weights; of a model behind an API only the name is known. Raises
+    ModelError or PrerequisiteError as `load_base` does.
     """
+    if remote_base(config):
+        unknown = dict.fromkeys(("weights_sha256", "parameters", "context"))
+        return {"name": config.base, **unknown}
     require_torch()
     from transformers import AutoConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -29,6 +29,7 @@ class Dialect:
     limit: str = "max_tokens"
     temperature: bool = True
     count_stream: bool = True
+    schema: bool = True
 
     def body(self, model: str, request: Request, stream: bool = False) -> dict[str, Any]:
         """What to send for a request."""
@@ -45,6 +46,8 @@ class Dialect:
             body["stop"] = list(request.stop)
         if request.seed is not None and request.temperature > 0:
             body["seed"] = request.seed
+        if request.choices and self.schema and "messages" in body:
+            body["response_format"] = _one_of(request.choices)
         if stream:
             body["stream"] = True
             if self.count_stream:
@@ -62,6 +65,10 @@ class Dialect:
             self.temperature = False
         elif "stream_options" in body and _names(reply, "stream_options"):
             self.count_stream = False
+        elif "response_format" in body and (
+            reply.param == "response_format" or "response_format" in reply.error
+        ):
+            self.schema = False
         else:
             return False
         return True
@@ -128,6 +135,23 @@ def text_of(message: object) -> str:
         parts = [_object(part).get("text") for part in cast(list[Any], content)]
         content = "".join(part for part in parts if isinstance(part, str))
     return printable(content) if isinstance(content, str) else ""
+
+
+def _one_of(choices: Sequence[str]) -> dict[str, Any]:
+    """The `response_format` that holds an answer to {"label": one of the choices}.
+
+    An object, since OpenAI's strict schemas must be one at the top. vLLM, Ollama and llama.cpp
+    take the same field.
+    """
+    label = {"type": "string", "enum": list(choices)}
+    schema = {
+        "type": "object",
+        "properties": {"label": label},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    named = {"name": "label", "strict": True, "schema": schema}
+    return {"type": "json_schema", "json_schema": named}
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
-from tunelm.errors import ModelError
-from tunelm.models.address import key_variable, parse_address
+from tunelm.errors import ConfigError, ModelError
+from tunelm.models.address import Address, key_variable, parse_address
 from tunelm.models.budget import Hold, Prices, Wallet, check_allowed
 from tunelm.models.endpoint import Endpoint, Reply
 from tunelm.models.notes import Seen
@@ -31,6 +32,8 @@ from tunelm.models.protocol import (
     text_of,
 )
 from tunelm.models.refusal import final, passing, refusal
+from tunelm.prices import price_at
+from tunelm.route_settings import EndpointSettings
 from tunelm.types import (
     ZERO_USAGE,
     Adapted,
@@ -81,6 +84,52 @@ def open_remote(
     check_allowed(address.own, f"{model} at {address.url}", prices, wallet.budget)
     endpoint = Endpoint(address, key_variable(api_key_env, address))
     return RemoteModel(endpoint, model, prices, wallet, route)
+
+
+def place_of(settings: EndpointSettings) -> tuple[Address, str | None, Prices]:
+    """The endpoint of the settings, the variable of its key, and its prices, checked.
+
+    Where no price is given, that of the price list stands in, unless it is too old for a cap to
+    rest on it. Raises ConfigError as `open_remote` does, or where no model is named.
+    """
+    if not settings.model:
+        raise ConfigError("base_url is set and model is not: name the model at that endpoint.")
+    address = parse_address(settings.base_url)
+    variable = key_variable(settings.api_key_env, address)
+    prices = Prices(settings.usd_per_million_in, settings.usd_per_million_out)
+    if not prices.known and not address.own:
+        prices = _listed(address.host, settings.model) or prices
+    return address, variable, prices
+
+
+def describe_endpoint(settings: EndpointSettings) -> dict[str, Any]:
+    """The endpoint as it stands in a route's detail: where, by which key's variable, what price."""
+    address, variable, prices = place_of(settings)
+    return {
+        "model": settings.model,
+        "base_url": address.url,
+        "own": address.own,
+        "api_key_env": variable,
+        "prices": dataclasses.asdict(prices),
+    }
+
+
+def open_endpoint(
+    settings: EndpointSettings, wallet: Wallet | None = None, route: str | None = None
+) -> RemoteModel:
+    """The model that settings name; nothing is sent yet. Raises as `open_remote`."""
+    address, variable, prices = place_of(settings)
+    model = str(settings.model)
+    return open_remote(model, address.url, variable, prices, wallet, route)
+
+
+def _listed(host: str, model: str) -> Prices | None:
+    """The price list's prices; None where it has none, or is too old for a cap to rest on it."""
+    today = date.today()
+    found = price_at(host, model)
+    if found is None or found.stale(today):
+        return None
+    return Prices(found.usd_in, found.usd_out, found.describe(today))
 
 
 def open_adapted(adapted: Adapted, wallet: Wallet | None) -> PromptedModel:

@@ -128,15 +128,17 @@ def _value(metric: Metric, stats: Array) -> float | None:
 
 
 def outcomes(seeds: Sequence[SeedRun], part: str, n: int) -> dict[str, int]:
-    """How many of the n rows of each seed had each outcome; a missing prediction failed."""
+    """How many of the n rows of each seed had each outcome; a missing prediction failed.
+
+    An answer that broke the form it was asked for is unparsed, and scored as it stands.
+    """
     counts = dict.fromkeys((o.value for o in Outcome), 0)
     for seed in seeds:
-        stored = seed.scores.get(part, {}).get("outcomes")
-        if stored is None:
-            scored = sum(output is not None for output in seed.outputs[part].values())
-            stored = {"scored": scored, "failed": n - scored}
-        for name, count in stored.items():
-            counts[name] += count
+        answered = [row for row in seed.predictions[part] if row.output is not None]
+        broken = sum(row.format_error is not None for row in answered)
+        counts[Outcome.SCORED] += len(answered) - broken
+        counts[Outcome.UNPARSED] += broken
+        counts[Outcome.FAILED] += n - len(answered)
     return counts
 
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from tunelm.report import words
 from tunelm.report.evidence import find_pair
 from tunelm.report.svg import axis_for, scale_strip, strip
+from tunelm.report.tradeoff import tradeoff_rows
 
 TEMPLATE = "report.html.j2"
 
@@ -41,6 +42,7 @@ def html_page(report: Report) -> str:
         tone=_tone(report),
         table={row["route"].removesuffix(" (winner)"): row for row in words.table(report)},
         usage=words.usage_rows(report),
+        tradeoff=tradeoff_rows(report),
         money=words.money_rows(report),
         routes_plot=_routes_plot(report),
         pairs_plot=_pairs_plot(report),

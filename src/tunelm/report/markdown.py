@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tunelm.report.tradeoff import tradeoff_rows
 from tunelm.report.words import (
     between,
     count,
@@ -42,6 +43,7 @@ def markdown_page(report: Report) -> str:
         _table(_pairs(report)),
         *_examples(report),
         "## What it cost",
+        _table(tradeoff_rows(report)),
         _table(money_rows(report)),
         f"Break-even: unknown; {report['break_even_reason']}.",
         _table(usage_rows(report)),

@@ -122,7 +122,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The metrics of this kind of task."""
-        return metrics_for(self.task["kind"])
+        return metrics_for(self.task["kind"], [e for rows in self.parts.values() for e in rows])
 
     @property
     def primary(self) -> str:

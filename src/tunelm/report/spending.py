@@ -48,7 +48,7 @@ def cost(route: RouteRun) -> tuple[Quantity | None, str | None]:
         return _cost_of_job(route)
     endpoint = endpoint_of(route)
     if endpoint is None:
-        return None, NO_PRICE
+        return _cost_of_help(route)
     usd_in, usd_out = endpoint["prices"]["usd_in"], endpoint["prices"]["usd_out"]
     if usd_in is None or usd_out is None:
         return None, "no price of its endpoint is given (usd_per_million_in and _out)"
@@ -57,6 +57,27 @@ def cost(route: RouteRun) -> tuple[Quantity | None, str | None]:
         return None, _UNCOUNTED
     source = endpoint["prices"].get("source", "the prices given")
     return _measured_usd(usd, f"measured: tokens reported, x {source}"), None
+
+
+def _cost_of_help(route: RouteRun) -> tuple[Quantity | None, str | None]:
+    """What the endpoints that a local route asked for help cost: a proposer, a teacher.
+
+    `detail["paid"]` says, by phase, which endpoint answered and at what prices.
+    """
+    paid: dict[str, Any] = {}
+    for seed in route.seeds:
+        paid |= seed.detail.get("paid", {})
+    if not paid:
+        return None, NO_PRICE
+    usage, usd = usage_by_phase(route), 0.0
+    for phase, endpoint in paid.items():
+        prices = endpoint["prices"]
+        part = _dollars([usage.get(phase, {})], prices["usd_in"], prices["usd_out"])
+        if part is None:
+            return None, f"no price, or no count of tokens, of {endpoint['model']} ({phase})"
+        usd += part
+    names = ", ".join(endpoint["model"] for endpoint in paid.values())
+    return _measured_usd(usd, f"measured: tokens of {names} x its prices; {NO_PRICE}"), None
 
 
 def _cost_of_job(route: RouteRun) -> tuple[Quantity | None, str | None]:
@@ -230,7 +251,7 @@ def _actuals(route: RouteRun, quantities: Mapping[str, Quantity]) -> dict[str, f
         actual[f"prompt_tokens_{part}"] = usage["prompt_tokens"]
         actual[f"completion_tokens_{part}"] = usage["completion_tokens"]
     detail = fits[0].detail
-    if "calls" in detail:
+    if detail.get("calls"):
         actual["calls"] = detail["calls"].get("made")
     if "step" in detail:
         actual.setdefault("steps", detail["step"])

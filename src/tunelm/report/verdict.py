@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunelm.config import MIN_TEST_GROUPS
+from tunelm.report.diagnosis import what_was_missing
 from tunelm.report.evidence import find_pair, only_alone
 from tunelm.report.words import between, count, p_text, points, route_of, scale_of, signed, unit_of
 
@@ -29,6 +30,7 @@ def sentences(report: Report) -> list[str]:
         _test_score(report, winner),
         _against_baseline(report, winner),
         _runner_up(report, winner),
+        what_was_missing(report),
         _smallest(report),
         _chosen(report, winner),
     ]
@@ -326,6 +328,12 @@ def _failures(report: Report) -> list[str]:
                 f"failed and are left out of its score and its pairs. {metric} is "
                 f"{points(scores['value'], scale)} on the rest, and "
                 f"{points(scores['value_failed_as_wrong'], scale)} with them as wrong.{error}"
+            )
+        if broken := route["outcomes"]["unparsed"]:
+            of = sum(route["outcomes"].values())
+            warned.append(
+                f"{route['name']}: {broken} of {of} test answers broke the form that its prompt "
+                "asks for; they are scored as they stand."
             )
         if failed["dev"]:
             warned.append(

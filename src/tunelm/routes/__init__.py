@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from tunelm.config import RouteSettings
     from tunelm.models.budget import Wallet
+    from tunelm.route_settings import RouteSettings
     from tunelm.routes.base import Route
 
 
@@ -39,7 +39,15 @@ KINDS = {
         "tunelm.routes.prompt:PromptRoute",
         True,
         "prompt",
-        "worked examples chosen by DSPy: labelled few-shot or random search",
+        "a prompt program: worked examples, reasoning, named steps; written, or found by DSPy",
+        paid=True,
+    ),
+    "rag": RouteKind(
+        "tunelm.routes.rag:RagRoute",
+        True,
+        "rag",
+        "passages of the corpus found for each question and put before it",
+        paid=True,
     ),
     "cloud": RouteKind(
         "tunelm.routes.cloud:CloudRoute",
@@ -53,6 +61,20 @@ KINDS = {
         True,
         "local",
         "a LoRA adapter trained on this machine by PEFT",
+    ),
+    "hybrid": RouteKind(
+        "tunelm.routes.hybrid:HybridRoute",
+        True,
+        "local",
+        "prompt, then weights on the program's rows, then prompt again",
+        paid=True,
+    ),
+    "distill": RouteKind(
+        "tunelm.routes.distill:DistillRoute",
+        True,
+        "local",
+        "a smaller student, trained on a teacher's answers that the metric passes",
+        paid=True,
     ),
 }
 

@@ -7,19 +7,17 @@ model behind an API instead: one more row of the table, on the same test rows.
 from __future__ import annotations
 
 import dataclasses
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from tunelm.config import BaselineSettings, ModelConfig
-from tunelm.errors import ConfigError
-from tunelm.models import open_model
+from tunelm.config import ModelConfig
+from tunelm.models import open_model, remote_base
 from tunelm.models.base import ChatModel
 from tunelm.models.prompted import PromptedModel
-from tunelm.routes.base import FitContext
+from tunelm.route_settings import BaselineSettings, EndpointSettings
+from tunelm.routes.base import ELSEWHERE, FitContext
 from tunelm.types import Adapted, Estimate, Example, Plan, Usage
 
 if TYPE_CHECKING:
-    from tunelm.models.address import Address
     from tunelm.models.budget import Prices, Wallet
 
 CHARACTERS_A_TOKEN = 4.0
@@ -27,7 +25,6 @@ CHARACTERS_A_TOKEN = 4.0
 RULE = f"formula: characters / {CHARACTERS_A_TOKEN:g}, a rule of thumb"
 LISTING_S = 30.0
 """Longest wait for the list of an endpoint's models."""
-ELSEWHERE = "unknown: the model runs at its endpoint, which does not say"
 
 
 class BaselineRoute:
@@ -48,9 +45,12 @@ class BaselineRoute:
 
         The test rows are not seen here: each takes about as much as a dev row does.
         """
-        if self.settings.model is None and self.settings.base_url is None:
+        endpoint = self._endpoint(ctx.model)
+        if endpoint is None:
             return Plan(ctx.name, self.kind, {"seconds_fit": Estimate(0.0, "s", "exact")})
-        address, _, prices = self._place()
+        from tunelm.models.remote import place_of
+
+        address, _, prices = place_of(endpoint)
         forecasts = {
             **forecast_tokens(ctx),
             "seconds": Estimate(None, "s", "unknown: depends on the endpoint; nothing was asked"),
@@ -76,26 +76,22 @@ class BaselineRoute:
             ModelError: nothing answers there, or the key is refused.
         """
         folder = ctx.work / "adapted"
-        if self.settings.model is None and self.settings.base_url is None:
+        endpoint = self._endpoint(ctx.model)
+        if endpoint is None:
             folder.mkdir(exist_ok=True)
             base = {"config": ctx.model.model_dump(mode="json")}
             return Adapted(self.kind, str(folder), base, ctx.task.instructions)
         from tunelm.models.budget import check_allowed
         from tunelm.models.endpoint import Endpoint
         from tunelm.models.refusal import describe
+        from tunelm.models.remote import describe_endpoint, place_of
 
-        address, variable, prices = self._place()
-        model = str(self.settings.model)
+        address, variable, prices = place_of(endpoint)
+        model = str(endpoint.model)
         check_allowed(address.own, f"{model} at {address.url}", prices, ctx.budget)
+        said = describe(model, Endpoint(address, variable, timeout_s=LISTING_S))
         detail: dict[str, Any] = {
-            "endpoint": {
-                "model": model,
-                "base_url": address.url,
-                "own": address.own,
-                "api_key_env": variable,
-                "prices": dataclasses.asdict(prices),
-                "says": describe(model, Endpoint(address, variable, timeout_s=LISTING_S)),
-            },
+            "endpoint": {**describe_endpoint(endpoint), "says": said},
             "route": ctx.name,
             "measured": {
                 "peak_memory": dataclasses.asdict(Estimate(None, "bytes", ELSEWHERE)),
@@ -103,6 +99,12 @@ class BaselineRoute:
         }
         folder.mkdir(exist_ok=True)
         return Adapted(self.kind, str(folder), {}, ctx.task.instructions, detail)
+
+    def _endpoint(self, base: ModelConfig) -> EndpointSettings | None:
+        """Where the model is; None for a base model whose weights are here."""
+        if self.settings.model is None and self.settings.base_url is None:
+            return remote_base(base)
+        return self.settings
 
     def open(self, adapted: Adapted) -> ChatModel:
         """The model behind its instructions. Nothing is sent before it is asked something.
@@ -115,33 +117,6 @@ class BaselineRoute:
         from tunelm.models.remote import open_adapted
 
         return open_adapted(adapted, self.wallet)
-
-    def _place(self) -> tuple[Address, str | None, Prices]:
-        """The endpoint of the settings, the variable of its key, and its prices, checked."""
-        from tunelm.models.address import key_variable, parse_address
-        from tunelm.models.budget import Prices
-
-        settings = self.settings
-        if not settings.model:
-            raise ConfigError("base_url is set and model is not: name the model at that endpoint.")
-        address = parse_address(settings.base_url)
-        variable = key_variable(settings.api_key_env, address)
-        prices = Prices(settings.usd_per_million_in, settings.usd_per_million_out)
-        if not prices.known and not address.own:
-            prices = _listed(address.host, settings.model) or prices
-        return address, variable, prices
-
-
-def _listed(host: str, model: str) -> Prices | None:
-    """The price list's prices; None where it has none, or is too old for a cap to rest on it."""
-    from tunelm.models.budget import Prices
-    from tunelm.prices import price_at
-
-    today = date.today()
-    found = price_at(host, model)
-    if found is None or found.stale(today):
-        return None
-    return Prices(found.usd_in, found.usd_out, found.describe(today))
 
 
 def forecast_tokens(ctx: FitContext) -> dict[str, Estimate]:

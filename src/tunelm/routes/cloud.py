@@ -18,12 +18,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tunelm.config import CloudSettings, ModelConfig
+from tunelm.config import ModelConfig
 from tunelm.errors import ModelError, RunDirError
 from tunelm.models.address import parse_address
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Wallet
 from tunelm.models.prompted import PromptedModel
+from tunelm.route_settings import CloudSettings
 from tunelm.routes.base import FitContext
 from tunelm.routes.cloud_job import RECORD, Watch, run_job
 from tunelm.routes.cloud_place import (

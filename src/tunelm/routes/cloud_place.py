@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tunelm.config import BudgetConfig, CloudSettings, LocalSettings, ModelConfig
+from tunelm.config import BudgetConfig, ModelConfig
 from tunelm.errors import BudgetError, ConfigError
 from tunelm.models.address import Address, key_variable, parse_address
 from tunelm.models.budget import Prices, check_allowed
@@ -21,6 +21,7 @@ from tunelm.prices import (
     usual_epochs,
 )
 from tunelm.providers import Provider, find
+from tunelm.route_settings import CloudSettings, LocalSettings
 from tunelm.types import Estimate
 
 LOCAL = "local"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from tunelm.config import ConstantSettings
 from tunelm.errors import ModelError
 from tunelm.models.base import ChatModel
+from tunelm.route_settings import ConstantSettings
 from tunelm.routes.base import FitContext
 from tunelm.scoring.metrics import get_metric
 from tunelm.types import (

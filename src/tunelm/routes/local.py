@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tunelm.config import LocalSettings, ModelConfig
+from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, DataError, PrerequisiteError, RunDirError, TrainingError
 from tunelm.models.base import ChatModel
 from tunelm.models.prompted import PromptedModel
+from tunelm.route_settings import LocalSettings
 from tunelm.routes.base import FitContext
 from tunelm.rundir import write_text
 from tunelm.training.job import (

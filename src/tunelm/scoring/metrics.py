@@ -13,13 +13,13 @@ import importlib.metadata
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
 from tunelm.errors import ConfigError, DataError
 from tunelm.scoring import text
-from tunelm.types import Example, Outcome, Prediction, Score
+from tunelm.types import NO_LABEL, Example, Outcome, Prediction, Score, label_form
 
 
 def ratio(vector: Sequence[float]) -> float:
@@ -32,7 +32,7 @@ class Metric(ABC):
     """One metric. `scale` is the best possible value: 1, or 100 where sacrebleu uses 100.
 
     It is None for metrics without a best value, which are given as they are, in `unit`, and
-    of which less is better.
+    of which less is better. `lower_is_better` says so of others too: a share of failures.
 
     `per_row` metrics score each row by itself; the others exist for a whole corpus only.
     `width` is the length of the vector of statistics.
@@ -59,6 +59,10 @@ class Metric(ABC):
     @abstractmethod
     def statistics(self, output: str, example: Example) -> tuple[float, ...]:
         """Sufficient statistics of one row: `width` numbers, to be added over rows."""
+
+    def bound(self, examples: Sequence[Example]) -> Metric:
+        """The metric for just these rows; itself, where it does not depend on the rows."""
+        return self
 
     def prediction_statistics(
         self, prediction: Prediction, example: Example
@@ -168,6 +172,84 @@ class _Likelihood(Metric):
         return ratio if self.per_row else perplexity
 
 
+@dataclass(frozen=True)
+class _MacroF1(Metric):
+    """The mean over labels of each label's F1: a rare label weighs as much as a common one.
+
+    The labels are the gold answers of the rows that are scored (see `bound`). For each there
+    are three counts: rows right, rows of that label, rows answered with it. An answer that is
+    none of them still misses its row's label.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    def bound(self, examples: Sequence[Example]) -> Metric:
+        if self.labels or not examples:
+            return self
+        found = tuple(sorted({label_form(_answers(self.name, e)[0]) for e in examples}))
+        return replace(self, labels=found, width=3 * len(found))
+
+    def signature(self, examples: Sequence[Example] = ()) -> str:
+        return "macro_f1|labels:gold|norm:case,spaces|refs:any"
+
+    def row_value(self, output: str, example: Example) -> None:
+        return None
+
+    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
+        accepted = [label_form(a) for a in _answers(self.name, example)]
+        gold = accepted[0]
+        got = gold if label_form(output) in accepted else label_form(output)
+        counts = ((gold == got == label, gold == label, got == label) for label in self.labels)
+        return tuple(float(count) for label in counts for count in label)
+
+    @property
+    def aggregate(self) -> Callable[[Sequence[float]], float]:
+        return macro_f1
+
+
+@dataclass(frozen=True)
+class _InvalidLabel(Metric):
+    """The share of answers that are none of the task's labels, as `models.labels` found them."""
+
+    def signature(self, examples: Sequence[Example] = ()) -> str:
+        return "invalid_label|as:answered"
+
+    def row_value(self, output: str, example: Example) -> None:
+        return None
+
+    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
+        return (math.nan, math.nan)
+
+    def prediction_statistics(
+        self, prediction: Prediction, example: Example
+    ) -> tuple[float, ...] | None:
+        if prediction.output is None:
+            return None
+        return (float((prediction.format_error or "").startswith(NO_LABEL)), 1.0)
+
+    @property
+    def lower_is_better(self) -> bool:
+        return True
+
+    @property
+    def aggregate(self) -> Callable[[Sequence[float]], float]:
+        return ratio
+
+
+def macro_f1(vector: Sequence[float]) -> float:
+    """The mean F1 of the labels that occur, from (right, gold, answered) of each label.
+
+    >>> round(macro_f1([1, 2, 1, 1, 1, 2]), 3)
+    0.667
+    """
+    found = [
+        2 * right / (gold + answered)
+        for right, gold, answered in zip(vector[::3], vector[1::3], vector[2::3], strict=True)
+        if gold
+    ]
+    return sum(found) / len(found) if found else math.nan
+
+
 def perplexity(vector: Sequence[float]) -> float:
     """Exp of the mean from (sum of nats, number of tokens); infinite where that overflows."""
     mean = ratio(vector)
@@ -190,6 +272,10 @@ def _exact_match(output: str, example: Example) -> float:
 
 def _token_f1(output: str, example: Example) -> float:
     return max(text.token_f1(output, a) for a in _answers("token_f1", example))
+
+
+def _accuracy(output: str, example: Example) -> float:
+    return float(label_form(output) in map(label_form, _answers("accuracy", example)))
 
 
 def _contains(output: str, example: Example) -> float:
@@ -260,6 +346,26 @@ METRICS: Mapping[str, Metric] = {
             _Rouge(),
             f"ROUGE-L F-measure with the best reference (letters a-z and digits only); {_FORM}",
         ),
+        _row(
+            "accuracy",
+            "accuracy|norm:case,spaces|refs:any",
+            _accuracy,
+            "share of rows answered with their label",
+        ),
+        _MacroF1(
+            "macro_f1",
+            "mean over the labels of each label's F1, rare and common labels alike",
+            1.0,
+            False,
+            0,
+        ),
+        _InvalidLabel(
+            "invalid_label",
+            "share of answers that are none of the labels; less is better",
+            1.0,
+            True,
+            2,
+        ),
         _Likelihood(
             "bits_per_byte",
             "bits the model needs for a byte of the text, whatever its tokenizer; less is better",
@@ -283,11 +389,20 @@ TEXT_METRICS = ("bits_per_byte", "token_perplexity", "bleu", "chrf")
 """Those of running text; BLEU and chrF are those of a continuation."""
 
 
-def metrics_for(kind: str) -> dict[str, Metric]:
-    """The metrics of a kind of task, by name, in the order of the report."""
-    if kind == "text":
-        return {name: METRICS[name] for name in TEXT_METRICS}
-    return {name: m for name, m in METRICS.items() if not isinstance(m, _Likelihood)}
+LABEL_METRICS = ("accuracy", "macro_f1", "invalid_label")
+"""Those of a classification. Labels are compared as they are written, case and spaces aside:
+the form of `exact_match` would delete the label A as an article."""
+
+
+def metrics_for(kind: str, examples: Sequence[Example] = ()) -> dict[str, Metric]:
+    """The metrics of a kind of task, by name, in the order of the report.
+
+    With `examples` they are bound to those rows; without, `row_statistics` and `corpus_value`
+    bind them to the rows they are given.
+    """
+    special = {"text": TEXT_METRICS, "classification": LABEL_METRICS}
+    others = [n for n in METRICS if n not in LABEL_METRICS and n not in TEXT_METRICS[:2]]
+    return {name: METRICS[name].bound(examples) for name in special.get(kind, others)}
 
 
 def get_metric(name: str) -> Metric:
@@ -340,6 +455,7 @@ def row_statistics(
     NaN where the prediction failed or is missing. Raises DataError as `score` does.
     """
     found = _by_example(examples, predictions)
+    metric = metric.bound(examples)
     failed = (math.nan,) * metric.width
 
     def row(example: Example) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         TunelmError: the target cannot be served, or `verify` found another model than the run's.
     """
     settings.check()
-    target = open_target(settings.target)
+    target = open_target(settings.target, settings.name)
     if settings.max_length is not None:
         config = target.config.model_copy(update={"max_length": settings.max_length})
         target = dataclasses.replace(target, config=config)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tunelm.config import BaselineSettings, LocalSettings, ModelConfig
+from tunelm.config import ModelConfig, TaskConfig
 from tunelm.errors import ConfigError, TunelmError
 from tunelm.models import remote_name
+from tunelm.models.base import ChatModel
+from tunelm.models.labels import answering
+from tunelm.models.prompted import PromptedModel
+from tunelm.route_settings import ConstantSettings, RagSettings
+from tunelm.routes.programs.model import open_program
 from tunelm.routes.programs.program import FILE, Program
 from tunelm.rundir import read_json
 from tunelm.server.errors import ApiError
 from tunelm.target import find_run, is_adapter, read_adapter, read_route, winner_of
 from tunelm.training.job import WHOLE
-from tunelm.types import Message
+from tunelm.types import Adapted, Message
 
 OWNER = "tunelm"
 
@@ -30,6 +36,8 @@ class Served:
         owned_by: shown to clients.
         adapter: the folder of its adapter; None: the base model's own weights.
         system, demos: what stands before a caller's messages (see `models.prompted`).
+        compose: what a route makes of the model that answers, where it is more than one prompt;
+            None: `system` and `demos` are all.
     """
 
     id: str
@@ -38,6 +46,7 @@ class Served:
     adapter: Path | None = None
     system: str = ""
     demos: tuple[Message, ...] = ()
+    compose: Callable[[ChatModel], ChatModel] | None = None
 
 
 class Catalog:
@@ -103,8 +112,10 @@ class Target:
     weights: str | None = None
 
 
-def open_target(target: str) -> Target:
+def open_target(target: str, name: str | None = None) -> Target:
     """Read a run, RUN/ROUTE, an adapter's folder or the name of a model; loads no weights.
+
+    `name` is what clients call the base model; None: as it is called here.
 
     Raises:
         ConfigError: nothing of the kind is there, or it cannot be served.
@@ -112,26 +123,26 @@ def open_target(target: str) -> Target:
     """
     path = Path(target)
     if found := find_run(path):
-        return _open_run(*found)
+        return _open_run(*found, name)
     if is_adapter(path):
         config, system = read_adapter(path)
-        catalog = Catalog(_base(config))
-        name = path.resolve().name
-        catalog.add(Served(name, _made(path), OWNER, path.resolve(), system))
-        return Target(catalog, config, name)
+        catalog = Catalog(_base(config, name))
+        adapter = path.resolve().name
+        catalog.add(Served(adapter, _made(path), OWNER, path.resolve(), system))
+        return Target(catalog, config, adapter)
     if remote_name(target):
         raise ConfigError(f"{target}: a model behind an API is served there, and not from here.")
     config = ModelConfig(base=target)
-    return Target(Catalog(_base(config)), config)
+    return Target(Catalog(_base(config, name)), config)
 
 
-def _open_run(run: Path, only: str | None) -> Target:
+def _open_run(run: Path, only: str | None, base: str | None) -> Target:
     whole = read_json(run / "config.json")
     stored, weights = whole["config"], (whole.get("base") or {}).get("weights_sha256")
     task, config = stored["task"]["name"], ModelConfig.model_validate(stored["model"])
     if only is not None and (own := _base_of(run, only)) is not None:
         config, weights = own, None
-    catalog = Catalog(_base(config))
+    catalog = Catalog(_base(config, base))
     left_out: list[str] = []
     for name in [only] if only else stored["compare"]["routes"]:
         try:
@@ -153,35 +164,70 @@ def _served(run: Path, route: str, name: str, own_base: bool) -> Served:
     settings, adapted = read_route(run, route)
     folder = Path(adapted.folder).resolve()
     created = _made(folder.with_name("adapted.json"))
-    whole = isinstance(settings, LocalSettings) and settings.method == "full"
-    elsewhere = isinstance(settings, BaselineSettings) and (settings.model or settings.base_url)
+    whole = _is_whole(folder)
+    elsewhere = "endpoint" in adapted.detail
     if getattr(settings, "shuffle_answers", False) and not own_base:
         raise ConfigError("a control, trained on the wrong answers")
-    if whole and not own_base:
-        raise ConfigError(f"has weights of its own: serve it alone, as {run / route}")
-    if whole or (folder / "adapter_config.json").exists():
-        return Served(name, created, OWNER, None if whole else folder, adapted.system)
-    if (folder / FILE).exists():
-        return Served(name, created, OWNER, None, adapted.system, Program.load(folder).turns)
-    if isinstance(settings, BaselineSettings) and not elsewhere:
-        return Served(name, created, OWNER, None, adapted.system)
-    raise ConfigError(f"{run / route}: a route of kind {settings.kind!r} has no model to serve.")
+    if not own_base and _base_of(run, route) is not None:
+        raise ConfigError(f"has a base of its own: serve it alone, as {run / route}")
+    if elsewhere:
+        raise ConfigError("its model is behind an API, and is served there")
+    adapter = folder if (folder / "adapter_config.json").exists() and not whole else None
+    program = Program.load(folder) if (folder / FILE).exists() else None
+    task = TaskConfig.model_validate(read_json(run / "config.json")["config"]["task"])
+    compose: Callable[[ChatModel], ChatModel] | None = None
+    if isinstance(settings, RagSettings):
+        compose, adapter = _retrieval(settings, adapted)
+    elif program is not None and not program.plain:
+        compose = partial(open_program, program)
+    elif task.kind == "classification":
+        turns = program.last.turns if program else ()
+        compose = partial(PromptedModel, system=adapted.system, demos=turns)
+    if compose is not None:
+        made = compose
+
+        def whole_route(inner: ChatModel) -> ChatModel:
+            return answering(made(inner), task, run)
+
+        return Served(name, created, OWNER, adapter, compose=whole_route)
+    if isinstance(settings, ConstantSettings):
+        raise ConfigError(f"{run / route}: a route of kind 'constant' has no model to serve.")
+    turns = program.last.turns if program else ()
+    return Served(name, created, OWNER, adapter, adapted.system, turns)
+
+
+def _retrieval(
+    settings: RagSettings, adapted: Adapted
+) -> tuple[Callable[[ChatModel], ChatModel], Path | None]:
+    """(what retrieval makes of a model, the adapter of its generator); passages are loaded once."""
+    from tunelm.routes.rag import RagRoute
+
+    route = RagRoute(settings)
+    return route.around(adapted), route.adapter(adapted)
 
 
 def _base_of(run: Path, route: str) -> ModelConfig | None:
-    """The base of a fully fine-tuned route: its own weights; None for others."""
-    settings, adapted = read_route(run, route)
-    if not (isinstance(settings, LocalSettings) and settings.method == "full"):
+    """The base of a fully fine-tuned route, or of a distilled student; None for the run's own."""
+    adapted = read_route(run, route)[1]
+    if "config" not in adapted.base:
         return None
     config = ModelConfig.model_validate(adapted.base["config"])
-    whole = str(Path(adapted.folder) / WHOLE)
-    return config.model_copy(update={"base": whole, "revision": None})
+    folder = Path(adapted.folder)
+    if _is_whole(folder):
+        return config.model_copy(update={"base": str(folder / WHOLE), "revision": None})
+    of_the_run = read_json(run / "config.json")["config"]["model"]["base"]
+    return None if config.base == of_the_run else config
 
 
-def _base(config: ModelConfig) -> Served:
+def _is_whole(folder: Path) -> bool:
+    """Whether the result is a whole model, rather than an adapter or a prompt."""
+    return (folder / WHOLE).is_dir() and not (folder / "adapter_config.json").exists()
+
+
+def _base(config: ModelConfig, name: str | None) -> Served:
     folder = Path(config.base)
-    name = folder.resolve().name if folder.is_dir() else config.base
-    return Served(name, _made(folder), OWNER)
+    own = folder.resolve().name if folder.is_dir() else config.base
+    return Served(name or own, _made(folder), OWNER)
 
 
 def _made(path: Path) -> int:

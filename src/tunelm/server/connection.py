@@ -45,21 +45,16 @@ class Answering(Response):
         self._pieces: list[tuple[int, Piece]] = []
         self._arrived = asyncio.Event()
         if not engine.alive:
-            raise _failure(STOPPED)
+            raise failure(STOPPED)
         try:
             self._ticket: Ticket = engine.submit(asks, self._emit)
         except QueueFullError as full:
-            raise ApiError(
-                503,
-                "the server has more requests waiting than it takes on. Try again later.",
-                "overloaded",
-                headers={"Retry-After": str(full.retry_after)},
-            ) from None
+            raise overloaded(full) from None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         work = asyncio.ensure_future(self._send(scope, receive, send))
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -89,7 +84,7 @@ class Answering(Response):
         while len(whole) < self._answers:
             for number, piece in await self._next():
                 if piece.error is not None:
-                    await _failure(piece.error).response()(scope, receive, send)
+                    await failure(piece.error).response()(scope, receive, send)
                     return
                 whole[number] = piece
         body = self._reply.whole([whole[i] for i in range(self._answers)])
@@ -98,7 +93,7 @@ class Answering(Response):
     async def _send_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         pieces = await self._next()
         if (error := pieces[0][1].error) is not None:  # nothing was sent yet
-            await _failure(error).response()(scope, receive, send)
+            await failure(error).response()(scope, receive, send)
             return
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -106,7 +101,7 @@ class Answering(Response):
         while True:
             for number, piece in pieces:
                 if piece.error is not None:
-                    body += event(_failure(piece.error).body())
+                    body += event(failure(piece.error).body())
                     await send({"type": "http.response.body", "body": body})
                     return
                 body += self._reply.events(number, piece)
@@ -120,12 +115,24 @@ class Answering(Response):
         await send({"type": "http.response.body", "body": body + self._reply.closing(tokens)})
 
 
-def _failure(error: str) -> ApiError:
+def overloaded(full: QueueFullError) -> ApiError:
+    """What a client is told when the queue is full."""
+    return ApiError(
+        503,
+        "the server has more requests waiting than it takes on. Try again later.",
+        "overloaded",
+        headers={"Retry-After": str(full.retry_after)},
+    )
+
+
+def failure(error: str) -> ApiError:
+    """What a client is told when an answer does not come."""
     if error == DELETED:
         return ApiError(404, error, "model_not_found", "model")
     return ApiError(503 if error == STOPPED else 500, error, "server_error")
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

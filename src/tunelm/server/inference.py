@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from tunelm.server.catalog import Catalog
+from tunelm.server.catalog import Catalog, Served
+from tunelm.server.composed import Compose, Composing, EngineModel
 from tunelm.server.connection import Answering
 from tunelm.server.engine import Engine
 from tunelm.server.replies import Reply, TextReply, model_object
@@ -30,6 +31,8 @@ def router(catalog: Catalog, engine: Engine) -> APIRouter:
     @api.post("/chat/completions")
     async def chat(body: ChatBody) -> Response:
         served = catalog.get(body.model)
+        if served.compose is not None:
+            return _composing(served, served.compose, engine, body)
         asks = body.asks(served, engine)
         reply = Reply(served.id, engine.vocabulary, len(asks[0].prompt), body.counts_stream)
         return Answering(engine, asks, reply)
@@ -49,3 +52,13 @@ def router(catalog: Catalog, engine: Engine) -> APIRouter:
         return Answering(engine, asks, reply)
 
     return api
+
+
+def _composing(served: Served, compose: Compose, engine: Engine, body: ChatBody) -> Composing:
+    """The answer of a route that is more than one prompt."""
+    inner = EngineModel(engine, served.adapter)
+
+    def reply(prompt_tokens: int) -> Reply:
+        return Reply(served.id, engine.vocabulary, prompt_tokens, body.counts_stream)
+
+    return Composing(compose(inner), inner, body.requests(engine), reply, body.stream)

@@ -19,8 +19,9 @@ import shutil
 import threading
 from collections.abc import Callable
 
-from tunelm.config import LocalSettings, ModelConfig
+from tunelm.config import ModelConfig
 from tunelm.errors import StoppedError, TrainingError, TunelmError
+from tunelm.route_settings import LocalSettings
 from tunelm.server.catalog import Catalog
 from tunelm.server.errors import ApiError
 from tunelm.server.files import insert_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tunelm.errors import ConfigError
 from tunelm.models.address import is_loopback
 
 MEBIBYTE = 1 << 20
+NAME = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class ServerSettings:
         train: whether fine-tuning jobs are taken.
         verify: a run whose stored predictions the served model must repeat before it is ready.
         threads: CPU threads for answering; None: one for a small model, else PyTorch's choice.
+        name: what clients call the base model; None: its own name.
     """
 
     target: str
@@ -47,6 +50,7 @@ class ServerSettings:
     train: bool = True
     verify: Path | None = None
     threads: int | None = None
+    name: str | None = None
 
     def check(self) -> None:
         """Raises ConfigError where anybody on the network could use the server."""
@@ -55,4 +59,9 @@ class ServerSettings:
                 f"--host {self.host}: others can reach that address, so a key is needed. Put one "
                 "into an environment variable and name it: --api-key-env TUNELM_API_KEY. Or "
                 "listen on 127.0.0.1."
+            )
+        if self.name is not None and not re.fullmatch(NAME, self.name):
+            raise ConfigError(
+                f"--name {self.name!r}: letters, digits, '.', '_', '/' and '-' are expected, such "
+                "as gpt-4.1-nano."
             )

@@ -19,9 +19,10 @@ from tunelm.models.render import encode_prompt
 from tunelm.report.read import RouteRun, Run, SeedRun, read_run
 from tunelm.server.asking import Ask, Piece
 from tunelm.server.catalog import Catalog, Served
+from tunelm.server.composed import EngineModel
 from tunelm.server.engine import Engine
 from tunelm.target import find_run
-from tunelm.types import Example
+from tunelm.types import Example, Request
 
 SAMPLE = 32
 """Most answers of a route that are asked for again."""
@@ -31,6 +32,9 @@ TOLERATED = 0.02
 """By how much, in nats, a stored token may be less likely than the served one: a near tie."""
 TOLERATED_HALF = 0.5
 """The same where logits are computed in 16 bits, whose last place is worth about as much."""
+SAME = 0.75
+"""Least share of equal answers of a route that is more than one call: a near tie in an early call
+changes all that follows, so places cannot be compared one by one."""
 UNMOVED = 1e-5
 """An adapter that changes no log-probability by more than this changes nothing."""
 
@@ -77,9 +81,23 @@ def verify(routes: Sequence[Evaluated], engine: Engine) -> list[str]:
     """
     engine.start()
     try:
-        return [_Check(route, engine).line() for route in routes]
+        return [_checked(route, engine) for route in routes]
     finally:
         engine.stop()
+
+
+def _checked(route: Evaluated, engine: Engine) -> str:
+    """What was found of one route."""
+    if route.served.compose is None:
+        return _Check(route, engine).line()
+    model = route.served.compose(EngineModel(engine, route.served.adapter))
+    asked = [Request(example.messages, max_tokens=route.max_tokens) for example, _ in route.rows]
+    pairs = zip(model.complete(asked), route.rows, strict=True)
+    same = sum(answer.text == stored for answer, (_, stored) in pairs)
+    found = f"{route.served.id}: {same} of {len(asked)} answers as evaluated"
+    if same < SAME * len(asked):
+        raise ModelError(f"{found}. Serve the base, adapter and passages it was made with.")
+    return found
 
 
 def _made(run: Run, route: RouteRun, seed: SeedRun, served: Served) -> bool:

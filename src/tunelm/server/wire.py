@@ -15,7 +15,7 @@ from tunelm.server.engine import Engine
 from tunelm.server.errors import ApiError, not_supported
 from tunelm.server.replies import Echo
 from tunelm.server.text import Vocabulary
-from tunelm.types import Message
+from tunelm.types import Message, Request
 
 MOST_STOPS = 4
 MOST_TOP = 20
@@ -220,11 +220,35 @@ class ChatBody(Body):
             )
         return self
 
+    def requests(self, engine: Engine) -> list[Request]:
+        """The same for a model that is composed of several calls.
+
+        Raises ApiError for what such a model cannot give: log-probabilities, and sampling by
+        anything but a temperature.
+        """
+        for name in ("logprobs", "logit_bias", "frequency_penalty", "presence_penalty"):
+            if getattr(self, name) or self.top_p != 1:
+                name = name if getattr(self, name) else "top_p"
+                raise ApiError(
+                    400,
+                    f"{name}: {self.model!r} is more than one call of the model, and does not "
+                    "take it.",
+                    "unsupported_parameter",
+                    name,
+                )
+        messages = tuple(self._turns())
+        _require_short(sum(len(m.content) for m in messages), engine, "messages")
+        limit = self.max_completion_tokens or self.max_tokens or engine.max_length
+        seeds = [None if self.seed is None else self.seed + choice for choice in range(self.n)]
+        return [Request(messages, limit, self.temperature, self.stop, seed) for seed in seeds]
+
+    def _turns(self) -> list[Message]:
+        roles = {"developer": "system"}
+        return [Message(roles.get(turn.role, turn.role), turn.content) for turn in self.messages]
+
     def asks(self, served: Served, engine: Engine) -> list[Ask]:
         """The `n` answers to generate. Raises ApiError where they do not fit the context."""
-        roles = {"developer": "system"}
-        turns = [Message(roles.get(turn.role, turn.role), turn.content) for turn in self.messages]
-        messages = with_prompt(served.system, served.demos, turns)
+        messages = with_prompt(served.system, served.demos, self._turns())
         _require_short(sum(len(m.content) for m in messages), engine, "messages")
         prompt = _encode(engine, messages, "messages")
         given = self.max_completion_tokens or self.max_tokens

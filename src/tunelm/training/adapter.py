@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelm.config import LocalSettings
 from tunelm.errors import ConfigError, TrainingError
 from tunelm.models.identity import CARD, base_folder
+from tunelm.route_settings import LocalSettings
 from tunelm.rundir import write_text
 from tunelm.training.job import WHOLE, TrainingJob
 
@@ -26,8 +26,9 @@ def default_learning_rate(hidden_size: int, settings: LocalSettings) -> float:
     The rule is tinker-cookbook's `get_lr` for Llama models: 10 * 5e-5 * (2000 / hidden)^0.781,
     found by sweeps at alpha 32 and about independent of the rank. It is held at 2e-3, since
     in the sweeps published with it nearly all runs that diverged stood at 3e-3. rsLoRA
-    multiplies the update by sqrt(r) more than LoRA does, which is taken back here. Full
-    fine-tuning takes a tenth.
+    multiplies the update by sqrt(r) more than LoRA does, which is taken back here. With LoRA+
+    it is the rate of A, divided by the root of the ratio: the rates of A and B then lie on
+    both sides of LoRA's. Full fine-tuning takes a tenth.
 
     >>> round(default_learning_rate(4096, LocalSettings()), 6)
     0.000286
@@ -37,11 +38,16 @@ def default_learning_rate(hidden_size: int, settings: LocalSettings) -> float:
     rate = min(2e-3, 10 * 5e-5 * (2000 / hidden_size) ** 0.781)
     if settings.method == "full":
         return rate / 10
-    return rate / math.sqrt(settings.r) if settings.method == "rslora" else rate
+    if settings.method in ("rslora", "rsdora"):
+        rate /= math.sqrt(settings.r)
+    return rate / math.sqrt(settings.loraplus_ratio or 1)
 
 
 def peak_rate(model: Any, settings: LocalSettings) -> float:
-    """The learning rate after warmup: as set, or the default for this model's width."""
+    """The learning rate after warmup: as set, or the default for this model's width.
+
+    With LoRA+ it is that of A.
+    """
     if settings.learning_rate is not None:
         return settings.learning_rate
     return default_learning_rate(model.config.get_text_config().hidden_size, settings)
@@ -71,8 +77,8 @@ def make_trainable(
         lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  # floats work
         lora_dropout=settings.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
-        use_rslora=settings.method == "rslora",
-        use_dora=settings.method == "dora",
+        use_rslora=settings.method in ("rslora", "rsdora"),
+        use_dora=settings.method in ("dora", "rsdora"),
     )
     torch.manual_seed(seed)
     try:
@@ -90,6 +96,30 @@ def make_trainable(
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The parameters that training changes, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def make_optimizer(model: Any, settings: LocalSettings) -> torch.optim.Optimizer:
+    """AdamW on what is trained. Each group's `lr` is its multiple of the learning rate.
+
+    One group with 1; with LoRA+ PEFT's groups: A with 1, B with `loraplus_ratio`. DoRA's
+    magnitudes go with B, as PEFT has it; adapted embeddings with A.
+    """
+    import torch
+
+    if settings.loraplus_ratio is None:
+        weights = list(trainable(model).values())
+        return torch.optim.AdamW(weights, lr=1.0, weight_decay=settings.weight_decay, fused=True)
+    from peft.optimizers import create_loraplus_optimizer
+
+    return create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=1.0,
+        loraplus_lr_ratio=settings.loraplus_ratio,
+        loraplus_weight_decay=settings.weight_decay,
+        loraplus_lr_embedding=1.0,
+        fused=True,
+    )
 
 
 def load_shapes(base: str | Path, revision: str | None) -> PreTrainedModel:

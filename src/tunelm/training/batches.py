@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunelm.config import LocalSettings
+from tunelm.route_settings import LocalSettings
 
 _WINDOW = 100
 """Batches sorted together. Larger: less padding, less random batches."""

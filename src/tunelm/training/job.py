@@ -11,8 +11,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tunelm.config import LocalSettings, ModelConfig
+from tunelm.config import ModelConfig
 from tunelm.errors import DataError, TrainingError
+from tunelm.route_settings import LocalSettings
 from tunelm.rundir import write_text
 from tunelm.types import Example, Message, as_messages, content_hash
 

@@ -12,7 +12,7 @@ import torch
 
 from tunelm.errors import StoppedError, TrainingError
 from tunelm.training import checkpoints
-from tunelm.training.adapter import peak_rate, trainable
+from tunelm.training.adapter import make_optimizer, peak_rate, trainable
 from tunelm.training.batches import epoch_batches, steps_by_epoch
 from tunelm.training.checkpoints import State
 from tunelm.training.job import TrainingJob
@@ -58,7 +58,8 @@ class Loop:
         self._saved_at = self._began
         self._peak = peak_rate(self.stepper.model, settings)
         self._weights = list(trainable(self.stepper.model).values())
-        optimizer = torch.optim.AdamW(self._weights, weight_decay=settings.weight_decay, fused=True)
+        optimizer = make_optimizer(self.stepper.model, settings)
+        self._multiples = [group["lr"] for group in optimizer.param_groups]
         state = self._begin(optimizer)
         self._before = state.seconds
         while state.epoch < len(self._counts) and not state.stopped_early:
@@ -104,8 +105,8 @@ class Loop:
             began = time.monotonic()
             rows = [self.train[i] for i in indices]
             rate = learning_rate(state.step, self._steps, self._peak, self.job.settings.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            for group, multiple in zip(optimizer.param_groups, self._multiples, strict=True):
+                group["lr"] = rate * multiple
             state.train_loss, accuracy = self.stepper.backward(rows)
             norm = torch.nn.utils.clip_grad_norm_(self._weights, self.job.settings.grad_clip)
             if not bool(torch.isfinite(norm)):

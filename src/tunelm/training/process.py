@@ -80,9 +80,12 @@ def train(
     return json.loads((work / "result.json").read_text(encoding="utf-8"))
 
 
-def follow(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """Endless: each `next` gives the events appended since; those there before are skipped."""
-    at = path.stat().st_size if path.is_file() else 0
+def follow(path: Path, whole: bool = False) -> Iterator[list[dict[str, Any]]]:
+    """Endless: each `next` gives the events appended since.
+
+    Those there before are skipped, or with `whole` come first.
+    """
+    at = path.stat().st_size if path.is_file() and not whole else 0
     rest = b""
     while True:
         events: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -103,9 +103,44 @@ def _logits_only_at(base: Any, places: torch.Tensor) -> Generator[None, None, No
         handle.remove()
 
 
+@contextmanager
+def noisy_embeddings(
+    model: Any, alpha: float | None, rows: Sequence[TrainRow]
+) -> Generator[None, None, None]:
+    """Within, uniform noise is added to the embeddings of these rows (NEFTune, arXiv 2310.05914).
+
+    Each coordinate of a token gets a number between -1 and 1 times alpha / sqrt(L d): d is the
+    width, L the tokens of the token's own text. Padding, and the other texts of a packed row,
+    do not count, so that a row gets as much noise whatever stands beside it. `alpha` None: no
+    noise. The numbers come from torch's generator, whose state checkpoints hold.
+    """
+    if alpha is None:
+        yield
+        return
+    longest = max(row.length for row in rows)
+    sizes = [[size for size in row.pieces for _ in range(size)] for row in rows]
+    lengths = torch.tensor([[*row, *[1] * (longest - len(row))] for row in sizes])
+
+    def add(_: object, __: object, embedded: torch.Tensor) -> torch.Tensor:
+        most = alpha / (lengths * embedded.shape[-1]).sqrt()
+        noise = torch.empty_like(embedded).uniform_(-1, 1)
+        return embedded + noise * most.to(embedded)[:, :, None]
+
+    handle = base_of(model).get_input_embeddings().register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def base_of(model: Any) -> Any:
+    """The Transformers model below an adapter; the model itself where there is none."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def logits_of(model: Any, batch: Batch) -> torch.Tensor:
     """The logits, float32 (N, vocabulary), from which the batch's N targets are predicted."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     with _logits_only_at(base, batch.places):
         logits = model(**batch.inputs(), use_cache=False).logits
     if logits.shape[:2] != (1, len(batch.targets)):
@@ -140,6 +175,8 @@ class Stepper:
     micro_tokens: int
     mixed: bool
     """Whether the base is stored in half precision: then CUDA computes in bfloat16."""
+    neftune_alpha: float | None = None
+    """Size of the noise on the embeddings in `backward`; never in `evaluate`."""
 
     def backward(self, rows: Sequence[TrainRow]) -> Fit:
         """Add the gradient of the rows' mean loss per supervised token; return how they fit.
@@ -153,8 +190,9 @@ class Stepper:
         """
         tokens = sum(len(row.supervised) for row in rows)
         total, right = 0.0, 0
-        for batch in self._pieces(rows):
-            with self._precision():
+        for piece in self._split(rows):
+            batch = self._batch(piece)
+            with self._precision(), noisy_embeddings(self.model, self.neftune_alpha, piece):
                 logits = logits_of(self.model, batch)
                 loss = summed_loss(logits, batch) / tokens
             loss.backward()
@@ -172,7 +210,8 @@ class Stepper:
         self.model.eval()
         total, right = 0.0, 0
         with torch.no_grad():
-            for batch in self._pieces(rows):
+            for piece in self._split(rows):
+                batch = self._batch(piece)
                 with self._precision():
                     logits = logits_of(self.model, batch)
                     total += summed_loss(logits, batch).item()
@@ -195,9 +234,8 @@ class Stepper:
         order = sorted(range(len(rows)), key=lambda i: lengths[i])
         return [[rows[i] for i in piece] for piece in fill(order, lengths, self.micro_tokens)]
 
-    def _pieces(self, rows: Sequence[TrainRow]) -> Iterator[Batch]:
-        for piece in self._split(rows):
-            yield collate(piece, self.pad_id, self.model.device)
+    def _batch(self, rows: Sequence[TrainRow]) -> Batch:
+        return collate(rows, self.pad_id, self.model.device)
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:

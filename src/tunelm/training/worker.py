@@ -74,7 +74,8 @@ def run(
     model: Any = make_trainable(base.model, job.settings, job.seed)
     ids = encoded_train[0].ids
     before = probe(model, ids)
-    stepper = Stepper(model, base.tokenizer.pad_token_id, job.micro_tokens, mixed)
+    pad_id, noise = base.tokenizer.pad_token_id, job.settings.neftune_alpha
+    stepper = Stepper(model, pad_id, job.micro_tokens, mixed, noise)
     rows, packing = packed(stepper, encoded_train, job, _limit(job, base.model))
     with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
         if events.tell():

@@ -1,4 +1,4 @@
-"""Plain chat rows instead of DSPy's field markers. Imports DSPy."""
+"""Plain chat rows instead of DSPy's field markers, and forgiving proposals. Imports DSPy."""
 
 from __future__ import annotations
 
@@ -6,34 +6,58 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 
-from tunelm.types import Message
+from tunelm.routes.programs.form import read, render, with_given, write
+from tunelm.routes.programs.program import Demo, Step, turns_of
+from tunelm.types import Message, as_messages
+
+MESSAGES, GIVEN = "messages", "given"
+BROKEN = "format_error"
+"""The field in which a step's outputs say how the answer broke the form, where it did."""
 
 
-def signature(instructions: str) -> type[dspy.Signature]:
-    """`messages -> answer`: a chat, of one turn or more, and what comes next."""
-    fields = {
-        "messages": (list[dict[str, str]], dspy.InputField()),
-        "answer": (str, dspy.OutputField()),
-    }
-    return dspy.Signature(fields, instructions)  # pyright: ignore[reportReturnType, reportCallIssue, reportArgumentType]
+def signature(step: Step, later: bool = False) -> type[dspy.Signature]:
+    """`messages -> outputs`, and for a `later` step also what earlier ones answered."""
+    fields: dict[str, Any] = {MESSAGES: (list[dict[str, str]], dspy.InputField())}
+    if later:
+        fields[GIVEN] = (dict[str, str], dspy.InputField())
+    fields |= {name: (str, dspy.OutputField()) for name in step.outputs}
+    return dspy.Signature(fields, step.instructions)  # pyright: ignore[reportReturnType, reportCallIssue, reportArgumentType]
+
+
+def shown(signature: type[dspy.Signature], demo: Mapping[str, Any], row_id: str) -> Demo | None:
+    """A demonstration of DSPy's as it is shown; None for one that lacks a part of the form.
+
+    A gold row has neither reasoning nor the answers of earlier steps. Shown without them it would
+    teach a model to leave them out.
+    """
+    if any(name not in demo for name in (*signature.input_fields, *signature.output_fields)):
+        return None
+    turns = [m for m in as_messages(as_dicts(demo[MESSAGES])) if m.role != "system"]
+    answer = Message("assistant", write(tuple(signature.output_fields), demo))
+    asked = with_given(turns, demo.get(GIVEN) or {})
+    source = "bootstrapped" if demo.get("augmented") else "labeled"
+    return Demo(row_id, source, (*asked, answer))
 
 
 class PlainAdapter(dspy.ChatAdapter):
-    """Renders a `messages -> answer` program as an ordinary chat.
+    """Renders the steps of a program as ordinary chats, by `form`, as ProgramModel does.
 
-    A system message, each demonstration as its own turns and an assistant message, then the
-    caller's messages: what PromptedModel sends, byte for byte. No field markers (a small
-    model cannot keep them, and they make a short prompt 6.6 times as long); the whole
-    completion is the answer, so nothing can fail to parse.
+    No field markers: a small model cannot keep them, and they make a short prompt 6.6 times as
+    long. An answer that breaks the form is taken as it is, and marked.
 
-    `system` is sent exactly as given, and is needed because a DSPy signature strips and
-    dedents its instructions; None sends the signature's.
+    Other signatures (those by which DSPy's optimizers ask for proposals) are rendered as
+    ChatAdapter does. Where such a one wants a single text and the model left the markers out,
+    all that it wrote is the text: asking again in JSON, as DSPy does, would cost a second call.
+
+    `exact` gives the instructions to send for those of a signature, which DSPy strips and
+    dedents; others are sent as the signature has them.
     """
 
-    def __init__(self, system: str | None = None) -> None:
+    def __init__(self, exact: Mapping[str, str] | None = None) -> None:
         super().__init__(use_json_adapter_fallback=False)
-        self.system = system
+        self.exact = dict(exact or {})
 
     def format(
         self,
@@ -42,44 +66,44 @@ class PlainAdapter(dspy.ChatAdapter):
         inputs: Mapping[str, Any],
     ) -> list[dict[str, Any]]:
         """The chat as role/content dicts."""
-        rest = as_dicts(inputs["messages"])
-        system = signature.instructions if self.system is None else self.system
-        head = [{"role": "system", "content": system}] if system else []
-        if rest and rest[0]["role"] == "system":
-            head, rest = rest[:1], rest[1:]
-        turns: list[dict[str, str]] = []
-        for demo in demos:
-            turns += [m for m in as_dicts(demo["messages"]) if m["role"] != "system"]
-            turns.append({"role": "assistant", "content": demo["answer"]})
-        return [*head, *turns, *rest]
-
-    def format_assistant_message_content(
-        self,
-        signature: type[dspy.Signature],
-        outputs: Mapping[str, Any],
-        missing_field_message: str | None = None,
-    ) -> str:
-        """The answer alone."""
-        return outputs["answer"]
+        if not _ours(signature):
+            return super().format(signature, list(demos), dict(inputs))  # pyright: ignore[reportArgumentType]
+        instructions = self.exact.get(signature.instructions, signature.instructions)
+        step = Step("", instructions, tuple(signature.output_fields))
+        turns = turns_of([d for demo in demos if (d := shown(signature, demo, "")) is not None])
+        messages = as_messages(as_dicts(inputs[MESSAGES]))
+        return as_dicts(render(step, messages, inputs.get(GIVEN), turns))
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """The whole text is the answer."""
-        return {"answer": completion}
+        """The outputs; of a step of ours also BROKEN, where the answer broke the form."""
+        if _ours(signature):
+            values, broken = read(tuple(signature.output_fields), completion)
+            return {**values, BROKEN: broken} if broken else {**values}
+        try:
+            return super().parse(signature, completion)
+        except AdapterParseError:
+            if (name := _only_text(signature)) is None:
+                raise
+            return {name: completion.strip()}
 
     def _call_postprocess(
         self,
         processed_signature: type[dspy.Signature],
         original_signature: type[dspy.Signature],
-        outputs: Sequence[Mapping[str, Any] | str],
-        lm: object,
-        lm_kwargs: object,
+        outputs: list[dict[str, Any] | str],
+        lm: Any,
+        lm_kwargs: dict[str, Any],
     ) -> list[dict[str, Any]]:
+        if not (_ours(processed_signature) or _only_text(processed_signature)):
+            return super()._call_postprocess(
+                processed_signature, original_signature, outputs, lm, lm_kwargs
+            )
         # The base class takes an empty answer for a failed call. It is a wrong answer.
         texts = [o if isinstance(o, str) else (o.get("text") or "") for o in outputs]
         return [self.parse(processed_signature, text) for text in texts]
 
 
-def as_dicts(messages: Sequence[Mapping[str, str] | Message]) -> list[dict[str, str]]:
+def as_dicts(messages: Sequence[Mapping[str, str] | Message]) -> list[dict[str, Any]]:
     """Messages as role/content dicts, copied."""
     return [
         {"role": m.role, "content": m.content}
@@ -87,3 +111,14 @@ def as_dicts(messages: Sequence[Mapping[str, str] | Message]) -> list[dict[str, 
         else {"role": m["role"], "content": m["content"]}
         for m in messages
     ]
+
+
+def _ours(signature: type[dspy.Signature]) -> bool:
+    return MESSAGES in signature.input_fields
+
+
+def _only_text(signature: type[dspy.Signature]) -> str | None:
+    """The name of the only output, where it is text."""
+    fields = signature.output_fields
+    (name, *others) = fields
+    return name if not others and fields[name].annotation is str else None

@@ -6,13 +6,16 @@ import heapq
 import random
 from collections.abc import Callable, Sequence
 
-from tunelm.models.base import ChatModel
-from tunelm.models.prompted import PromptedModel
-from tunelm.routes.programs.program import gold_demo, turns_of
-from tunelm.types import Completion, Example, FinishReason, Request
+from tunelm.routes.programs.form import render, with_given, write
+from tunelm.routes.programs.program import Step
+from tunelm.types import Completion, Example, FinishReason, Message, Request
 
 POOL_ROWS = 32
 """Most rows that demonstrations are drawn from; each costs one call of bootstrapping."""
+_FILLER = "the "
+"""One token, by most tokenizers."""
+NEAREST_ROWS = 256
+"""Most rows that the program answers itself, to be shown where they are nearest."""
 PROBE_ROWS = 4
 """The longest rows, asked to see whether the longest prompt fits."""
 
@@ -76,14 +79,25 @@ def _fits(request: Request, got: Completion, max_length: int) -> bool:
 
 
 def prompt_builder(
-    model: ChatModel, instructions: str, max_tokens: int
+    steps: Sequence[Step], max_tokens: int
 ) -> Callable[[Sequence[Example], Example], Request]:
-    """A function from (demonstration rows, row) to the request that answers the row."""
+    """A function from (demonstration rows, row) to the longest request of the last step.
+
+    What the model writes before an answer is not known yet: as much of it as there is room for
+    stands there instead.
+    """
+    *before, last = steps
+    given = {step.name: _FILLER * step.extra_tokens for step in before}
+    values = dict.fromkeys(last.outputs, _FILLER * last.extra_tokens)
 
     def prompt(demos: Sequence[Example], row: Example) -> Request:
-        turns = turns_of([gold_demo(demo) for demo in demos])
-        rendered = PromptedModel(model, instructions, turns).render(row.messages)
-        return Request(rendered, max_tokens=max_tokens)
+        turns: list[Message] = []
+        for demo in demos:
+            said = write(last.outputs, {**values, last.outputs[-1]: demo.answers[0]})
+            asked = [m for m in demo.messages if m.role != "system"]
+            turns += [*with_given(asked, given), Message("assistant", said)]
+        rendered = render(last, row.messages, given, turns)
+        return Request(rendered, max_tokens=max_tokens + last.extra_tokens)
 
     return prompt
 
@@ -91,6 +105,19 @@ def prompt_builder(
 def length(row: Example) -> int:
     """Characters of a row's messages and gold answer."""
     return sum(len(m.content) for m in row.messages) + len(row.answers[0])
+
+
+def nearest_rows(train: Sequence[Example], seed: int, answered: bool) -> list[Example]:
+    """The rows that the nearest are looked for in: all, or NEAREST_ROWS that must be `answered`."""
+    distinct = {row.messages: row for row in sorted(train, key=_by_id)}
+    rows = sorted(distinct.values(), key=_by_id)
+    return sample(rows, NEAREST_ROWS, seed) if answered else rows
+
+
+def sample(rows: Sequence[Example], most: int, seed: int) -> list[Example]:
+    """At most so many of the rows, in an order that `seed` decides, whatever theirs is."""
+    ordered = sorted(rows, key=_by_id)
+    return random.Random(seed).sample(ordered, min(most, len(ordered)))
 
 
 def _by_id(row: Example) -> str:

@@ -1,4 +1,4 @@
-"""A prompt program as data: the instructions and demonstrations, and how they were found.
+"""A prompt program as data: its steps with their demonstrations, and how they were found.
 
 Reading and writing one needs neither DSPy nor pickle.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +16,7 @@ from tunelm.errors import RunDirError
 from tunelm.rundir import write_json
 from tunelm.types import Example, Message, Usage, as_messages
 
-FORMAT = "tunelm-prompt-program/1"
+FORMAT = "tunelm-prompt-program/2"
 FILE = "program.json"
 
 
@@ -25,59 +25,91 @@ class Demo:
     """One worked example: the row's messages, then the answer as an assistant message.
 
     `source` is labeled (the gold answer) or bootstrapped (the model's own answer, which the
-    metric passed).
+    search took for good).
     """
 
     example_id: str
     source: Literal["labeled", "bootstrapped"]
     messages: tuple[Message, ...]
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(data["example_id"], data["source"], as_messages(data["messages"]))
+
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One program that was tried.
+class Step:
+    """One call of a program.
 
-    `dev_score` is the mean of the search metric over all dev rows, a failed row counting 0;
-    None where nothing was evaluated. `failed_rows` are the dev rows without an answer.
+    Attributes:
+        name: what later steps see its answer under.
+        instructions: the system message, before the form of several outputs (see `form`).
+        outputs: the fields it answers; the last one is its answer. One: the whole completion.
+            Several: a line `Field: text` each.
+        demos: worked examples before the question.
+        extra_tokens: room beside the answer: a step before the last has this alone, the last
+            one this and the request's own.
     """
 
     name: str
-    demos: tuple[Demo, ...]
-    dev_score: float | None = None
-    failed_rows: int | None = None
-
-    def summary(self) -> dict[str, Any]:
-        """The candidate without its texts, for JSON."""
-        return {
-            "name": self.name,
-            "dev_score": self.dev_score,
-            "failed_rows": self.failed_rows,
-            "demos": [{"example_id": d.example_id, "source": d.source} for d in self.demos],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What is sent before the user's messages, with its provenance.
-
-    `made_from` holds all that the result depends on; a program is reused only for the same.
-    `model` names the base model, with the hashes of its files where it has any.
-    `search` says how it was found: candidates, metric, threshold, calls.
-    """
-
     instructions: str
-    demos: tuple[Demo, ...]
-    made_from: Mapping[str, Any]
-    model: Mapping[str, Any]
-    search: Mapping[str, Any]
-    usage: Usage
-    versions: Mapping[str, str]
-    dspy_state: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    outputs: tuple[str, ...] = ("answer",)
+    demos: tuple[Demo, ...] = ()
+    extra_tokens: int = 0
 
     @property
     def turns(self) -> tuple[Message, ...]:
         """The demonstrations as one run of messages."""
         return turns_of(self.demos)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(
+            data["name"],
+            data["instructions"],
+            tuple(data["outputs"]),
+            tuple(Demo.from_json(demo) for demo in data["demos"]),
+            data["extra_tokens"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Demonstrations chosen for each question: the `k` nearest of `pool`, nearest last."""
+
+    k: int
+    pool: tuple[Demo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is sent around the user's messages, with its provenance.
+
+    The last of `steps` answers; `near` chooses its demonstrations for each question. `made_from`
+    holds all that the result depends on; a program is reused only for the same. `model` names
+    the base model, with the hashes of its files where it has any. `search` says how it was
+    found: candidates, metric, threshold, calls.
+    """
+
+    steps: tuple[Step, ...]
+    near: Near | None
+    made_from: Mapping[str, Any]
+    model: Mapping[str, Any]
+    search: Mapping[str, Any]
+    usage: Usage
+    versions: Mapping[str, str]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one call, whose whole completion is the answer, with fixed examples."""
+        return len(self.steps) == 1 and len(self.steps[0].outputs) == 1 and self.near is None
+
+    @property
+    def last(self) -> Step:
+        """The step that answers."""
+        return self.steps[-1]
 
     def save(self, folder: Path) -> Path:
         """Write `folder/program.json`, whole or not at all."""
@@ -94,10 +126,10 @@ class Program:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.pop("format") != FORMAT:
                 raise ValueError("another format")
-            data["demos"] = tuple(
-                Demo(d["example_id"], d["source"], as_messages(d["messages"]))
-                for d in data["demos"]
-            )
+            data["steps"] = tuple(Step.from_json(step) for step in data["steps"])
+            if (near := data["near"]) is not None:
+                pool = tuple(Demo.from_json(demo) for demo in near["pool"])
+                data["near"] = Near(near["k"], pool)
             data["usage"] = Usage(**data["usage"])
             return cls(**data)
         except FileNotFoundError:

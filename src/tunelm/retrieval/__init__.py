@@ -1,0 +1,1 @@
+"""Retrieval: a corpus cut into passages, and the ways to find the ones a question is about."""
