@@ -6,6 +6,7 @@ edu_qa.jsonl           all subjects but biology: two questions a fact, the fact 
 edu_biology_qa.jsonl   biology: a domain of its own
 small_edu_qa.jsonl     5 pairs, for a first look
 edu_qa_extended.jsonl  20 pairs, the five among them
+tutor_dialogues.jsonl  teacher and student on facts of all subjects, see dialogues.py
 textbook.md            every fact in prose, also those the model never saw
 """
 
@@ -16,7 +17,10 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from dialogues import generate
 from knowledge import OWN_DOMAIN, Fact, capital, load_facts, spread
+
+from tunelm.tutor.dialogues import write_dialogues
 
 TASKS = Path(__file__).parents[1] / "src" / "tunelm" / "tasks"
 QUESTIONS_A_FACT = 2
@@ -87,6 +91,10 @@ def main(out: Path) -> None:
     write_rows(out / "edu_biology_qa.jsonl", own, QUESTIONS_A_FACT)
     write_rows(out / "small_edu_qa.jsonl", pairs(facts, 5), 1)
     write_rows(out / "edu_qa_extended.jsonl", pairs(facts, 20), 1)
+    dialogues = list(generate(facts))
+    write_dialogues(out / "tutor_dialogues.jsonl", dialogues)
+    groups = {dialogue.problem.group for dialogue in dialogues}
+    print(f"tutor_dialogues.jsonl: {len(dialogues)} dialogues, {len(groups)} groups")
     (out / "textbook.md").write_text(textbook(facts), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tunelm
-from tunelm.config import TaskConfig
+from tunelm.config import ModelConfig, TaskConfig
 from tunelm.errors import ConfigError, ModelError
 from tunelm.models.labels import (
     CHOICE_TOKENS,
@@ -21,9 +21,13 @@ from tunelm.models.labels import (
     task_labels,
     unseen_labels,
 )
+from tunelm.models.local import open_local
 from tunelm.models.prompted import PromptedModel
 from tunelm.models.remote import open_remote
 from tunelm.report.build import build_report
+from tunelm.retrieval.index import ByWords
+from tunelm.retrieval.model import RagModel
+from tunelm.routes.constant import best_constant
 from tunelm.scoring.metrics import corpus_value, get_metric, metrics_for, row_statistics
 from tunelm.scoring.statistics import interval, paired
 from tunelm.testing import ChatServer, Failure, ScriptedModel
@@ -432,3 +436,23 @@ def test_an_answer_in_test_that_train_lacks_becomes_a_warning_of_the_report(tmp_
     )
     wanted = "labels in test that no route knows, always wrong: 'mild' (rows: 1)"
     assert any(wanted in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_the_constant_control_says_the_most_frequent_label(metric: str):
+    rows = [
+        Example(f"r{i}", (Message("user", f"text {i}"),), ("rare" if i % 5 == 0 else "usual",), "g")
+        for i in range(50)
+    ]
+    assert {best_constant(rows, metric, seed) for seed in range(20)} == {"usual"}
+
+
+def test_labels_are_scored_by_one_rule_behind_whatever_stands_before_a_model():
+    bare = open_local(ModelConfig(base="tunelm-nano-small"), None)
+    around = RagModel(PromptedModel(bare, "Choose."), ByWords([]), (), 1, 64)
+    labels = ("good", "bad")
+    asked = [Request((Message("user", "fine weather"),))]
+    alone = LabelModel(PromptedModel(bare, "Choose."), labels).complete(asked)[0]
+    behind = LabelModel(around, labels).complete(asked)[0]
+    assert (behind.text, behind.usage) == (alone.text, alone.usage)
+    assert behind.usage.prompt_tokens

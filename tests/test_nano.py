@@ -72,7 +72,7 @@ def test_the_task_files_are_what_the_recipe_writes(tmp_path: Path):
     )
     written = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     assert written == {name: before[name] for name in written}
-    assert len(written) == 5
+    assert len(written) == 6
 
 
 def test_no_task_question_is_asked_and_no_unseen_fact_stands_in_the_text(recipe):

@@ -18,6 +18,7 @@ from tunelm.cli import cli
 from tunelm.config import BudgetConfig, ModelConfig, TaskConfig
 from tunelm.data.openai_tokens import count_openai_tokens
 from tunelm.errors import BudgetError, ConfigError, DataError, PrerequisiteError
+from tunelm.models import remote
 from tunelm.price_list import condense, price_list, update, updated_path
 from tunelm.prices import (
     Price,
@@ -566,7 +567,7 @@ def test_a_stale_price_pays_for_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         def today(cls) -> date:
             return date.today() + timedelta(days=400)
 
-    monkeypatch.setattr(baseline, "date", Later)
+    monkeypatch.setattr(remote, "date", Later)
     route, context = plan_at("https://api.openai.com/v1", tmp_path, spend=True)
     assert route.plan(context).forecasts["usd_dev"].value is None
     with pytest.raises(BudgetError, match="is unknown"):

@@ -450,7 +450,7 @@ def test_what_a_paid_helper_cost_is_shown_for_a_local_route(maker: RunMaker) -> 
 def test_quality_stands_against_what_an_answer_takes(maker: RunMaker) -> None:
     maker.route("constant", wrong)
     maker.route("baseline", wordy, tokens=(40, 30))
-    small = {"parameters": quantity(500_000, "parameters", "exact")}
+    small = {"student_parameters": quantity(500_000, "parameters", "exact")}
     maker.route("distill", gold, measured=small)
     report = build_report(maker.done())
     rows = tradeoff_rows(report)

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tunelm.errors import ConfigError, ModelError
 from tunelm.models.base import ChatModel
-from tunelm.models.prompted import PromptedModel
 from tunelm.models.render import encode_prompt
 from tunelm.types import (
     NO_LABEL,
@@ -62,6 +61,11 @@ def answering(model: ChatModel, task: TaskConfig, run: Path) -> ChatModel:
 
     settled = read_json(run / FILE)
     return LabelModel(model, settled["labels"], settled["warnings"])
+
+
+def held_to_labels(model: ChatModel, task: TaskConfig) -> ChatModel:
+    """The model as it will answer a classification; as it is for other tasks."""
+    return LabelModel(model, task.labels) if task.kind == "classification" else model
 
 
 def note_labels(run: RunDir, split: Split) -> None:
@@ -181,6 +185,8 @@ class LabelModel:
         self.name = inner.name
         self.capabilities = inner.capabilities
         self._scoring = "score" in inner.capabilities
+        if hasattr(inner, "prices"):
+            self.prices = cast(Any, inner).prices
         self._end = end_of_answer(inner) if self._scoring else ""
 
     @property
@@ -308,11 +314,11 @@ def end_of_answer(model: ChatModel) -> str:
 
 def _engine(model: ChatModel, messages: Sequence[Message]) -> tuple[Any, tuple[Message, ...]]:
     """The model behind the prompts, and the messages as it gets them."""
-    rendered = tuple(messages)
-    while isinstance(model, PromptedModel):
-        rendered = model.render(rendered)
-        model = model.inner
-    return model, rendered
+    rendered, engine = tuple(messages), cast(Any, model)
+    while getattr(engine, "one_call", False):  # it only puts something before the question
+        rendered = tuple(engine.render(rendered)) if rendered else rendered
+        engine = engine.inner
+    return engine, rendered
 
 
 def _takes_choices(model: ChatModel) -> bool:

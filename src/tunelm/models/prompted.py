@@ -34,6 +34,9 @@ class PromptedModel:
     See `with_prompt`.
     """
 
+    one_call = True
+    """Whether an answer is one call of the inner model, with something before the question."""
+
     def __init__(self, inner: ChatModel, system: str, demos: Sequence[Message] = ()) -> None:
         self.inner = inner
         self.system = system

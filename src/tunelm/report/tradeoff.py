@@ -55,5 +55,5 @@ def _measured(route: Mapping[str, Any], name: str) -> str:
 def _parameters(report: Report, route: Mapping[str, Any]) -> str:
     if route["endpoint"] is not None:
         return UNKNOWN
-    own = route["measured"].get("parameters")
+    own = route["measured"].get("student_parameters")
     return count(own["value"] if own else (report["base"] or {}).get("parameters"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ class Bm25:
             raise PrerequisiteError(
                 "search by words needs bm25s, which is not installed: pip install 'tunelm[rag]'"
             ) from None
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index
         self.size = len(texts)
         tokens = [words(text) for text in texts]
         self._engine = None

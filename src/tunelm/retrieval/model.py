@@ -33,6 +33,8 @@ class RagModel:
         bare: of those again, the ones shown none.
     """
 
+    one_call = True
+
     def __init__(
         self,
         inner: ChatModel,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tunelm.errors import ModelError
 from tunelm.models.base import ChatModel
 from tunelm.route_settings import ConstantSettings
 from tunelm.routes.base import FitContext
-from tunelm.scoring.metrics import get_metric
+from tunelm.scoring.metrics import LABEL_METRICS, get_metric
 from tunelm.types import (
     ZERO_USAGE,
     Adapted,
@@ -78,8 +79,13 @@ class ConstantRoute:
 def best_constant(train: Sequence[Example], metric_name: str, seed: int) -> str:
     """The answer with the best mean score over a sample of at most TRIED train rows.
 
-    A metric of whole corpora is replaced by token F1: it has no value for one row.
+    Rows with that very answer are left out, unless the answers are labels: the most frequent
+    label is then the best, by whatever metric. A metric of whole corpora is replaced by token F1:
+    it has no value for one row.
     """
+    if metric_name in LABEL_METRICS:
+        counts = Counter(row.answers[0] for row in train)
+        return max(sorted(counts), key=lambda label: counts[label])
     metric = get_metric(metric_name)
     if not metric.per_row:
         metric = get_metric("token_f1")

@@ -13,6 +13,7 @@ from tunelm.errors import ConfigError, PrerequisiteError, RunDirError
 from tunelm.models import open_model, remote_base
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Wallet
+from tunelm.models.labels import held_to_labels
 from tunelm.route_settings import PromptSettings
 from tunelm.routes.base import ELSEWHERE, MODEL_KEYS, FitContext, endpoint_detail
 from tunelm.routes.programs.answers import AnswerFile
@@ -134,7 +135,7 @@ class PromptRoute:
         def on_call(made: int) -> None:
             ctx.progress(_SEARCHING, min(made, total), total)
 
-        model, proposer = self._open_base(ctx.model), self._proposer(ctx)
+        model, proposer = self._asked(ctx), self._proposer(ctx)
         _check_prices(ctx, self.settings, [model] if proposer is None else [model, proposer])
         answers = AnswerFile(ctx.work / ANSWERS, content_hash(made_from))
         limits, at_once = Limits(self.settings.limit), self.settings.threads
@@ -189,6 +190,11 @@ class PromptRoute:
         if self._open is not None:
             return self._open(config)
         return open_model(config, wallet=self.wallet)
+
+    def _asked(self, ctx: FitContext) -> ChatModel:
+        """The base model as the search asks it: as it will be evaluated."""
+        model = self._open_base(ctx.model)
+        return held_to_labels(model, ctx.task) if self.settings.program == "answer" else model
 
     def _proposer(self, ctx: FitContext) -> ChatModel | None:
         """The model of `settings.proposer`; nothing is sent yet."""

@@ -18,6 +18,7 @@ from tunelm.errors import ConfigError
 from tunelm.models import open_model, remote_base
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Prices, Wallet
+from tunelm.models.labels import held_to_labels
 from tunelm.models.prompted import PromptedModel
 from tunelm.predict import read_predictions
 from tunelm.route_settings import DistillSettings, EndpointSettings
@@ -53,6 +54,7 @@ class Teacher:
         base: the model on this machine that it stands on; None: it is behind an API.
         dev_score: of a route, the primary metric on dev.
         prices: what asking it costs; unknown for a model of one's own.
+        reasons: whether it is asked for its reasoning with each answer.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Teacher:
     base: ModelConfig | None
     dev_score: float | None = None
     prices: Prices = field(default_factory=Prices)
+    reasons: bool = False
 
 
 def find_teacher(
@@ -78,7 +81,8 @@ def find_teacher(
     if settings.teacher is not None:
         if settings.teacher_route is not None:
             raise ConfigError(f"{section} has both teacher and teacher_route: set one of them.")
-        return _model(settings.teacher, ctx, wallet, system)
+        found = _model(settings.teacher, ctx, wallet, system)
+        return dataclasses.replace(found, reasons=settings.rationale)
     if settings.rationale:
         raise ConfigError(
             f"{section}.rationale = true asks the teacher to reason first, and a route as a "
@@ -172,7 +176,9 @@ def ask(
 
     def opened() -> ChatModel:
         model = teacher.open()
-        return model if seed is None else _Sampled(model, seed)
+        if seed is not None:  # samples must be able to differ
+            return _Sampled(model, seed)
+        return model if teacher.reasons else held_to_labels(model, ctx.task)
 
     which = "" if sample is None else f", sample {sample + 1}"
     ctx.progress(f"{teacher.name} answers{which}", 0, len(rows))

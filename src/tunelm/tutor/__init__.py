@@ -1,0 +1,1 @@
+"""Dialogues that teach: their records, the strategies of teachers, and simulated students."""
