@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from tunelm.config import Config
+from tunelm.config import Config, parse_config
 from tunelm.route_settings import KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +61,23 @@ def test_ten_lines_of_the_readme_train_and_ask_a_model(
     assert any(event.message.startswith("Step") for event in events)
     answer = capsys.readouterr().out.strip().splitlines()[-1]
     assert answer == "That I do not know."
+
+
+@pytest.mark.parametrize("name", ["api-models", "prompt", "rag", "hybrid", "distill"])
+def test_the_task_files_of_the_docs_are_valid(name: str, tmp_path: Path):
+    found = blocks(ROOT / "docs" / f"{name}.md", "toml")
+    assert found
+    for snippet in found:
+        whole = {"task": {"name": "x"}, "data": {"path": "x.jsonl"}} | tomllib.loads(snippet)
+        parse_config(whole, tmp_path, name)
+
+
+def test_the_program_of_ones_own_in_the_docs_runs():
+    pytest.importorskip("dspy")
+    (snippet,) = blocks(ROOT / "docs/prompt.md", "python")
+    command = [sys.executable, "-c", snippet]  # it sets DSPy up for its whole process
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Ottawa" in done.stdout
 
 
 def test_the_task_file_of_the_readme_is_valid(tmp_path: Path):

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from tunelm.errors import ModelError
 from tunelm.types import Completion, Delta, Message, Request, TokenLogprobs
+
+
+def as_stream(answer: Completion) -> Iterator[Delta]:
+    """A whole answer as a stream of one piece. Raises ModelError where it failed."""
+    if answer.error is not None:
+        raise ModelError(answer.error)
+    yield Delta(answer.text, answer.finish_reason, answer.usage)
 
 
 @runtime_checkable

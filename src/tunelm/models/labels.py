@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tunelm.errors import ConfigError, ModelError
-from tunelm.models.base import ChatModel
+from tunelm.models.base import ChatModel, as_stream
 from tunelm.models.render import encode_prompt
 from tunelm.types import (
     NO_LABEL,
@@ -236,10 +236,7 @@ class LabelModel:
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """See ChatModel. A label comes whole."""
-        answer = self.complete([request])[0]
-        if answer.error is not None:
-            raise ModelError(answer.error)
-        yield Delta(answer.text, answer.finish_reason, answer.usage)
+        return as_stream(self.complete([request])[0])
 
     def score(self, pairs: Sequence[tuple[tuple[Message, ...], str]]) -> list[TokenLogprobs]:
         """See ChatModel: as the inner model."""

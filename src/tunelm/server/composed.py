@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tunelm.errors import ModelError, TunelmError
-from tunelm.models.base import ChatModel
+from tunelm.models.base import ChatModel, as_stream
 from tunelm.models.render import encode_prompt
 from tunelm.server.asking import Ask, Piece, Sampling
 from tunelm.server.connection import disconnected, failure, overloaded
@@ -89,10 +89,7 @@ class EngineModel:
 
     def stream(self, request: Request) -> Iterator[Delta]:
         """See ChatModel; the answer is one piece."""
-        answer = self.complete([request])[0]
-        if answer.error is not None:
-            raise ModelError(answer.error)
-        yield Delta(answer.text, answer.finish_reason, answer.usage)
+        return as_stream(self.complete([request])[0])
 
     def score(self, pairs: Sequence[tuple[tuple[Message, ...], str]]) -> list[TokenLogprobs]:
         """See ChatModel. Raises ModelError where a prompt and its text do not fit."""

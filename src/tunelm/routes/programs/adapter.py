@@ -98,9 +98,12 @@ class PlainAdapter(dspy.ChatAdapter):
             return super()._call_postprocess(
                 processed_signature, original_signature, outputs, lm, lm_kwargs
             )
-        # The base class takes an empty answer for a failed call. It is a wrong answer.
-        texts = [o if isinstance(o, str) else (o.get("text") or "") for o in outputs]
-        return [self.parse(processed_signature, text) for text in texts]
+        return [self.parse(processed_signature, text) for text in texts_of(outputs)]
+
+
+def texts_of(outputs: Sequence[Mapping[str, Any] | str]) -> list[str]:
+    """What a model wrote. DSPy takes an empty answer for a failed call; it is a wrong answer."""
+    return [o if isinstance(o, str) else (o.get("text") or "") for o in outputs]
 
 
 def as_dicts(messages: Sequence[Mapping[str, str] | Message]) -> list[dict[str, Any]]:

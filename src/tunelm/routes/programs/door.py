@@ -17,7 +17,7 @@ from typing import Any
 import dspy
 
 from tunelm.models.base import ChatModel
-from tunelm.routes.programs.adapter import as_dicts
+from tunelm.routes.programs.adapter import as_dicts, texts_of
 from tunelm.routes.programs.engine import ChatEngine
 from tunelm.routes.programs.form import read, system_of, with_given, write
 from tunelm.routes.programs.program import Step
@@ -80,9 +80,7 @@ class TextAdapter(dspy.ChatAdapter):
         lm: Any,
         lm_kwargs: dict[str, Any],
     ) -> list[dict[str, Any]]:
-        # The base class takes an empty answer for a failed call. It is a wrong answer.
-        texts = [o if isinstance(o, str) else (o.get("text") or "") for o in outputs]
-        return [self.parse(processed_signature, text) for text in texts]
+        return [self.parse(processed_signature, text) for text in texts_of(outputs)]
 
 
 def _asked(signature: type[dspy.Signature], values: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tunelm.errors import ModelError
-from tunelm.models.base import ChatModel
+from tunelm.models.base import ChatModel, as_stream
 from tunelm.models.prompted import PromptedModel
 from tunelm.routes.programs.form import read, render
 from tunelm.routes.programs.program import Program, Step, turns_of
@@ -67,10 +67,7 @@ class ProgramModel:
     def stream(self, request: Request) -> Iterator[Delta]:
         """See ChatModel. An answer behind other outputs comes whole, since they come first."""
         if len(self.program.last.outputs) > 1:
-            answer = self.complete([request])[0]
-            if answer.error is not None:
-                raise ModelError(answer.error)
-            yield Delta(answer.text, answer.finish_reason, answer.usage)
+            yield from as_stream(self.complete([request])[0])
             return
         (before,), (given,) = self._before([request])
         if before is not None and before.error is not None:
