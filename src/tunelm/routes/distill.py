@@ -209,7 +209,9 @@ class DistillRoute:
                 f"{ctx.model.base!r} is known: name the model that is to learn (a folder or a hub "
                 "id)."
             )
-        return ctx.model.model_copy(update={"base": base, "revision": None})
+        elsewhere = ("revision", "base_url", "api_key_env")  # are the teacher's, not the student's
+        prices = ("usd_per_million_in", "usd_per_million_out")
+        return ctx.model.model_copy(update={"base": base, **dict.fromkeys((*elsewhere, *prices))})
 
     def _to_train(
         self, ctx: FitContext, train: Sequence[Example], dev: Sequence[Example]
