@@ -47,3 +47,9 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         return head + list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
     plain = not tokenizer.chat_template
     return list(tokenizer.encode(text, add_special_tokens=plain, verbose=False))
+
+
+def rendered(model: Any, messages: Sequence[Message]) -> tuple[Message, ...]:
+    """What a model makes of messages; a bare model leaves them as they are."""
+    render = getattr(model, "render", None)
+    return tuple(render(messages) if render else messages)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tunelm.errors import ModelError
 from tunelm.models.base import ChatModel
-from tunelm.models.render import encode_prompt
+from tunelm.models.render import encode_prompt, rendered
 from tunelm.retrieval.chunks import Passage
 from tunelm.retrieval.index import Retriever
 from tunelm.retrieval.shown import search_text, with_passages
@@ -168,12 +168,6 @@ def fits_by(
         return len(encode_prompt(tokenizer, render(messages))) + max_tokens <= context
 
     return fits
-
-
-def rendered(model: ChatModel, messages: Sequence[Message]) -> tuple[Message, ...]:
-    """What a model makes of messages; a bare model leaves them as they are."""
-    render = getattr(model, "render", None)
-    return tuple(render(messages) if render else messages)
 
 
 def _asking(request: Request, passages: Sequence[Passage]) -> Request:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tunelm.config import ModelConfig
 from tunelm.errors import DataError, TrainingError
+from tunelm.models.prompted import with_prompt
 from tunelm.route_settings import LocalSettings
 from tunelm.rundir import write_text
 from tunelm.types import Example, Message, as_messages, content_hash
@@ -101,16 +102,17 @@ class TrainingRow:
 def training_row(example: Example, system: str, keep: bool = False) -> TrainingRow:
     """The row that is trained on for an example: the task's instructions, turns, gold answer.
 
+    A system message of the row's own stands in the place of the instructions, as in answering.
     With `keep` the example goes with it, for a scorer. Raises DataError without an answer.
     """
     if not example.answers:
         raise DataError(f"row {example.id} has no answer to learn from.")
     if not example.messages:
         return TrainingRow(example.id, (Message("text", example.answers[0]),))
-    head = (Message("system", system),) if system else ()
+    asked = with_prompt(system, (), example.messages)
     gold = Message("assistant", example.answers[0])
     whole = example.to_json() if keep else None
-    return TrainingRow(example.id, (*head, *example.messages, gold), whole)
+    return TrainingRow(example.id, (*asked, gold), whole)
 
 
 def write_job(
