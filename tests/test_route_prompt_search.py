@@ -338,6 +338,7 @@ def by_tries(request: Request) -> str:
 def test_auto_searches_where_there_is_headroom(tmp_path, answer, worth_it, optimizer):
     model, route, adapted, _ = search(tmp_path, "auto", ScriptedModel(answer))
     room = adapted.detail["headroom"]
+    assert room["verdict"] in adapted.detail["notes"], "the report says it"
     assert room["worth_it"] is worth_it
     assert "looks worth it: " in room["verdict"]
     assert adapted.detail["optimizer"] == optimizer

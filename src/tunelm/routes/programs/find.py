@@ -150,6 +150,7 @@ class Finder:
         model, dev = Metered(self.engine), self.tracker.dev
         room = headroom(model, self.start, few, dev, self.max_tokens, self.score, self.ctx.seed)
         self._record["headroom"] = room.record
+        self._note(room.record["verdict"])
         if few != self.start:
             self.tracker.evaluate(few, model, self.max_tokens, "labeled")
         if not room.worth_it:
