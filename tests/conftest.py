@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tunelm.types import Example, Message
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -87,3 +89,19 @@ stop_on = "none"
 def task(tmp_path: Path, tiny_model: Path) -> Path:
     """`make_task` in the test's own folder."""
     return make_task(tmp_path, tiny_model)
+
+
+COLOURS = ("red", "green", "blue", "grey")
+
+
+def coloured(count: int, start: int = 0) -> list[Example]:
+    """Questions for the colour of numbered things, two a group."""
+    return [
+        Example(
+            id=f"e{i}",
+            messages=(Message("user", f"Which colour is thing {i}?"),),
+            answers=(f"It is {COLOURS[i % 4]}.",),
+            group=f"g{i // 2}",
+        )
+        for i in range(start, start + count)
+    ]

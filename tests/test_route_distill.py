@@ -20,25 +20,14 @@ from tunelm.routes.base import EVERY, FitContext, Upstream
 from tunelm.routes.distill import DistillRoute
 from tunelm.routes.lessons import read_questions
 from tunelm.testing import ChatServer, ScriptedModel
-from tunelm.types import Adapted, Example, Message, Request
+from tunelm.types import Adapted, Message, Request
+
+from .conftest import COLOURS, coloured
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-COLOURS = ("red", "green", "blue", "grey")
 TRAINING = LocalSettings(epochs=12, batch_size=8, stop_on="none")
-
-
-def examples(count, start=0):
-    return [
-        Example(
-            id=f"e{i}",
-            messages=(Message("user", f"Which colour is thing {i}?"),),
-            answers=(f"It is {COLOURS[i % 4]}.",),
-            group=f"g{i // 2}",
-        )
-        for i in range(start, start + count)
-    ]
 
 
 def number_in(request):
@@ -62,8 +51,8 @@ def context(root, name="distill", **changes):
         task=TaskConfig(name="colours", instructions="Name the colour.", max_tokens=12),
         model=ModelConfig(base="tunelm-nano", device="cpu", max_length=256),
         metric="exact_match",
-        train=examples(20),
-        dev=examples(4, start=100),
+        train=coloured(20),
+        dev=coloured(4, start=100),
         work=work,
     )
     return dataclasses.replace(ctx, **changes)
@@ -125,7 +114,7 @@ def test_the_student_is_the_smaller_sibling_and_answers(distilled):
     assert adapted.base["config"]["base"] == "tunelm-nano-small"
     student = DistillRoute(settings).open(reopened)
     assert student.render([Message("user", "x")])[0] == Message("system", "Name the colour.")
-    got = student.complete([Request(row.messages, max_tokens=12) for row in examples(4, start=60)])
+    got = student.complete([Request(row.messages, max_tokens=12) for row in coloured(4, start=60)])
     assert all(answer.text.startswith("It is ") for answer in got)
 
 
@@ -182,7 +171,7 @@ def test_agreement_keeps_what_samples_say_alike_and_a_killed_run_asks_nothing_tw
         if what.endswith("sample 3"):
             raise KeyboardInterrupt
 
-    ctx = context(tmp_path, train=examples(24))
+    ctx = context(tmp_path, train=coloured(24))
     with ChatServer(ScriptedModel(wavering, "teacher")) as server:
         route = DistillRoute(settings_of(server, keep="agreement", samples=4))
         with pytest.raises(KeyboardInterrupt):
@@ -294,7 +283,7 @@ def test_the_best_route_on_dev_teaches_and_ties_go_to_the_first(tmp_path):
     )
     route = DistillRoute(settings)
     assert route.needs == (EVERY,)
-    ctx = context(tmp_path, upstream=upstream, train=examples(12))
+    ctx = context(tmp_path, upstream=upstream, train=coloured(12))
     adapted = route.fit(ctx)
     teacher = make_route(BaselineSettings()).open(upstream["small"].adapted)
     assert isinstance(teacher, PromptedModel)

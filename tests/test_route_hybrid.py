@@ -16,29 +16,18 @@ from tunelm.routes.programs.model import open_program
 from tunelm.routes.programs.program import FILE, Demo, Near, Program, Step, gold_demo
 from tunelm.routes.programs.rows import RowExporter, answer_only, row_metric, without_demos
 from tunelm.testing import ScriptedModel
-from tunelm.types import ZERO_USAGE, Adapted, Example, Message, Request
+from tunelm.types import ZERO_USAGE, Adapted, Message, Request
+
+from .conftest import COLOURS, coloured
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 pytest.importorskip("dspy")
 
-COLOURS = ("red", "green", "blue", "grey")
 INSTRUCTIONS = " Name the colour.\n"
 
 
-def examples(count, start=0):
-    return [
-        Example(
-            id=f"e{i}",
-            messages=(Message("user", f"Which colour is thing {i}?"),),
-            answers=(f"It is {COLOURS[i % 4]}.",),
-            group=f"g{i // 2}",
-        )
-        for i in range(start, start + count)
-    ]
-
-
-TRAIN, DEV = examples(16), examples(6, start=100)
+TRAIN, DEV = coloured(16), coloured(6, start=100)
 
 
 def program_of(*steps, near=None):
@@ -87,7 +76,7 @@ def exporter(program, model, folder):
 def test_a_training_prompt_is_what_the_opened_program_sends_byte_for_byte(tmp_path, program, of):
     program = answer_only(program) if of == "gold" else program
     maker = exporter(program, ScriptedModel(colour_of), tmp_path)
-    later = examples(6, start=40)  # no demonstration is of their groups
+    later = coloured(6, start=40)  # no demonstration is of their groups
     if of == "gold":
         made = maker.gold(later, "train")
     else:
@@ -104,7 +93,7 @@ def test_a_training_prompt_is_what_the_opened_program_sends_byte_for_byte(tmp_pa
 
 
 def test_gold_rows_teach_the_gold_answer_and_traces_what_the_program_wrote(tmp_path):
-    asked = [dataclasses.replace(row, answers=("gold",)) for row in examples(2, start=40)]
+    asked = [dataclasses.replace(row, answers=("gold",)) for row in coloured(2, start=40)]
     model = ScriptedModel(colour_of)
     gold = exporter(answer_only(COT), model, tmp_path / "a").gold(asked, "train")
     assert [row.answers for row in gold.rows] == [("gold",), ("gold",)]
@@ -115,7 +104,7 @@ def test_gold_rows_teach_the_gold_answer_and_traces_what_the_program_wrote(tmp_p
 
 
 def test_steps_before_a_gold_answer_learn_what_they_answered(tmp_path):
-    made = exporter(STEPS, ScriptedModel(colour_of), tmp_path).gold(examples(1, start=40), "train")
+    made = exporter(STEPS, ScriptedModel(colour_of), tmp_path).gold(coloured(1, start=40), "train")
     first, last = made.rows
     assert (first.id, first.answers[0]) == ("e40/key_fact", "Fact 40")
     assert (last.id, last.answers[0]) == ("e40", "It is red.")
@@ -143,7 +132,7 @@ def test_traces_are_filtered_and_every_row_is_accounted_for(tmp_path):
 
     score = row_metric("exact_match")[1]
     made = exporter(COT, ScriptedModel(some), tmp_path).traces(
-        examples(8, start=40), "train", score, 1.0
+        coloured(8, start=40), "train", score, 1.0
     )
     assert [row.id for row in made.rows] == ["e43", "e45", "e47"]
     assert made.counts() == {

@@ -86,6 +86,10 @@ class PlainAdapter(dspy.ChatAdapter):
                 raise
             return {name: completion.strip()}
 
+    def takes_text(self, signature: type[dspy.Signature]) -> bool:
+        """Whether an empty answer is an answer too, rather than a failed call as DSPy has it."""
+        return _ours(signature) or _only_text(signature) is not None
+
     def _call_postprocess(
         self,
         processed_signature: type[dspy.Signature],
@@ -94,16 +98,12 @@ class PlainAdapter(dspy.ChatAdapter):
         lm: Any,
         lm_kwargs: dict[str, Any],
     ) -> list[dict[str, Any]]:
-        if not (_ours(processed_signature) or _only_text(processed_signature)):
+        if not self.takes_text(processed_signature):
             return super()._call_postprocess(
                 processed_signature, original_signature, outputs, lm, lm_kwargs
             )
-        return [self.parse(processed_signature, text) for text in texts_of(outputs)]
-
-
-def texts_of(outputs: Sequence[Mapping[str, Any] | str]) -> list[str]:
-    """What a model wrote. DSPy takes an empty answer for a failed call; it is a wrong answer."""
-    return [o if isinstance(o, str) else (o.get("text") or "") for o in outputs]
+        texts = [o if isinstance(o, str) else (o.get("text") or "") for o in outputs]
+        return [self.parse(processed_signature, text) for text in texts]
 
 
 def as_dicts(messages: Sequence[Mapping[str, str] | Message]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 import dspy
 
 from tunelm.models.base import ChatModel
-from tunelm.routes.programs.adapter import as_dicts, texts_of
+from tunelm.routes.programs.adapter import PlainAdapter, as_dicts
 from tunelm.routes.programs.engine import ChatEngine
 from tunelm.routes.programs.form import read, system_of, with_given, write
 from tunelm.routes.programs.program import Step
@@ -40,7 +40,7 @@ def dspy_lm(model: ChatModel, max_tokens: int = 64) -> dspy.LM:
     )
 
 
-class TextAdapter(dspy.ChatAdapter):
+class TextAdapter(PlainAdapter):
     """Signatures of text fields as ordinary chats, without DSPy's field markers.
 
     The last input is the user's message, with the others before it as `Title: text`. A single
@@ -48,9 +48,6 @@ class TextAdapter(dspy.ChatAdapter):
     markers, and they make a short prompt 6.6 times as long. An answer that breaks the form is
     taken whole as the last output.
     """
-
-    def __init__(self) -> None:
-        super().__init__(use_json_adapter_fallback=False)
 
     def format(
         self,
@@ -72,15 +69,9 @@ class TextAdapter(dspy.ChatAdapter):
         """The outputs."""
         return dict(read(tuple(signature.output_fields), completion)[0])
 
-    def _call_postprocess(
-        self,
-        processed_signature: type[dspy.Signature],
-        original_signature: type[dspy.Signature],
-        outputs: list[dict[str, Any] | str],
-        lm: Any,
-        lm_kwargs: dict[str, Any],
-    ) -> list[dict[str, Any]]:
-        return [self.parse(processed_signature, text) for text in texts_of(outputs)]
+    def takes_text(self, signature: type[dspy.Signature]) -> bool:
+        """Always."""
+        return True
 
 
 def _asked(signature: type[dspy.Signature], values: Mapping[str, Any]) -> tuple[Message, ...]:
