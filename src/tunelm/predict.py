@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tunelm.models.base import ChatModel
+from tunelm.models.base import ChatModel, innermost
 from tunelm.rundir import write_text
 from tunelm.scoring.continuation import full_text
 from tunelm.types import (
@@ -57,9 +57,7 @@ def predict(
 
 def is_elsewhere(model: object) -> bool:
     """Whether a model, behind whatever stands before it, is behind an API."""
-    while (inner := getattr(model, "inner", None)) is not None:
-        model = inner
-    return hasattr(model, "prices")
+    return hasattr(innermost(model), "prices")
 
 
 def read_predictions(path: Path) -> list[Prediction]:

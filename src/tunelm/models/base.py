@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from tunelm.errors import ModelError
 from tunelm.types import Completion, Delta, Message, Request, TokenLogprobs
+
+
+def innermost(model: object) -> Any:
+    """The model behind whatever stands before it: prompts, passages, labels."""
+    while (inner := getattr(model, "inner", None)) is not None:
+        model = inner
+    return model
 
 
 def as_stream(answer: Completion) -> Iterator[Delta]:

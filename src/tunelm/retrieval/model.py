@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tunelm.errors import ModelError
-from tunelm.models.base import ChatModel
+from tunelm.models.base import ChatModel, innermost
 from tunelm.models.render import encode_prompt, rendered
 from tunelm.retrieval.chunks import Passage
 from tunelm.retrieval.index import Retriever
@@ -151,11 +151,9 @@ def fitting_passages(
 
 def fits_in(model: ChatModel) -> Fits | None:
     """Whether a prompt fits, by the tokenizer of a model that runs here; None for any other."""
-    engine: Any = model
-    while not hasattr(engine, "tokenizer"):
-        engine = getattr(engine, "inner", None)
-        if engine is None:
-            return None
+    engine = innermost(model)
+    if not hasattr(engine, "tokenizer"):
+        return None
     return fits_by(engine.tokenizer, engine.max_length, lambda messages: rendered(model, messages))
 
 

@@ -19,11 +19,11 @@ from tunelm.errors import ConfigError, TrainingError
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Wallet
 from tunelm.models.loading import describe_base
-from tunelm.route_settings import DistillSettings, LocalSettings
+from tunelm.route_settings import DistillSettings
 from tunelm.routes.base import EVERY, FitContext
 from tunelm.routes.baseline import CHARACTERS_A_TOKEN, RULE
 from tunelm.routes.lessons import Filter, Further, Taught, read_questions, reasoned, teach
-from tunelm.routes.local import LocalRoute
+from tunelm.routes.local import LocalRoute, stopping_by
 from tunelm.routes.programs.form import system_of
 from tunelm.routes.programs.model import open_program
 from tunelm.routes.programs.program import Program, Step
@@ -105,7 +105,9 @@ class DistillRoute:
             examined = teach(ctx, teacher, step, ctx.dev, 1, self._gold(ctx))
             dev = [reasoned(step, one, row) for one, row in examined.lessons]
             taught["dev"] = examined
-        trained = LocalRoute(self._training(dev)).fit(self._to_train(ctx, kept, dev))
+        trained = LocalRoute(stopping_by(self.settings.training, dev)).fit(
+            self._to_train(ctx, kept, dev)
+        )
         if self.settings.rationale:
             _program(step, trained).save(Path(trained.folder))
         usage = sum((part.usage for part in taught.values()), ZERO_USAGE)
@@ -220,11 +222,6 @@ class DistillRoute:
         task = ctx.task.model_copy(update={"instructions": system_of(self._step(ctx))})
         model = self._student(ctx)
         return dataclasses.replace(ctx, task=task, model=model, train=train, dev=dev, upstream={})
-
-    def _training(self, dev: Sequence[Example]) -> LocalSettings:
-        """The training settings; without dev rows there is nothing to stop by."""
-        training = self.settings.training
-        return training if dev else training.model_copy(update={"stop_on": "none"})
 
 
 def _program(step: Step, trained: Adapted) -> Program:

@@ -21,10 +21,10 @@ from tunelm.errors import ConfigError, RunDirError, TrainingError
 from tunelm.models import open_model
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Wallet
-from tunelm.route_settings import CloudSettings, HybridSettings, LocalSettings, PromptSettings
+from tunelm.route_settings import CloudSettings, HybridSettings, PromptSettings
 from tunelm.routes.base import FitContext, Upstream
 from tunelm.routes.cloud import CloudRoute
-from tunelm.routes.local import LocalRoute
+from tunelm.routes.local import LocalRoute, stopping_by
 from tunelm.routes.programs.form import system_of
 from tunelm.routes.programs.model import open_program
 from tunelm.routes.programs.program import FILE, Program
@@ -232,12 +232,7 @@ class HybridRoute:
     def _tune(self, ctx: FitContext) -> Adapted:
         if self.settings.weights == "cloud":
             return CloudRoute(CloudSettings(), self.wallet).fit(ctx)
-        return LocalRoute(self._training(ctx)).fit(ctx)
-
-    def _training(self, ctx: FitContext) -> LocalSettings:
-        """The settings; without dev rows there is nothing to stop by."""
-        own = self.settings.training
-        return own if ctx.dev else own.model_copy(update={"stop_on": "none"})
+        return LocalRoute(stopping_by(self.settings.training, ctx.dev)).fit(ctx)
 
     def _trained(self, ctx: FitContext, program: Program) -> dict[str, Estimate]:
         """What `_tune` will take; of several steps it is not known before they are asked."""
@@ -249,7 +244,9 @@ class HybridRoute:
         if self.settings.weights == "cloud":
             found = CloudRoute(CloudSettings(), self.wallet).plan(as_gold).forecasts
         else:
-            found = LocalRoute(self._training(as_gold)).plan(as_gold).forecasts
+            found = (
+                LocalRoute(stopping_by(self.settings.training, as_gold.dev)).plan(as_gold).forecasts
+            )
         wanted = ("train_tokens", "steps", "trainable_parameters")
         kept = {name: found[name] for name in wanted if name in found}
         if self.settings.rows == "traces":

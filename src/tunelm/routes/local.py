@@ -202,6 +202,11 @@ class LocalRoute:
 _COUNTED = {"trainable_parameters": "parameters", "steps": "steps", "train_tokens": "tokens"}
 
 
+def stopping_by(settings: LocalSettings, dev: Sequence[Example]) -> LocalSettings:
+    """The settings; without dev rows there is nothing to stop by."""
+    return settings if dev else settings.model_copy(update={"stop_on": "none"})
+
+
 def score_answers(
     model: Any, tokenizer: Any, job: TrainingJob, rows: Sequence[TrainingRow]
 ) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.config import ModelConfig
+from tunelm.data.split import part_hash
 from tunelm.errors import ConfigError, PrerequisiteError, RunDirError
 from tunelm.models import open_model, remote_base
 from tunelm.models.base import ChatModel
@@ -16,10 +17,11 @@ from tunelm.models.budget import Wallet
 from tunelm.models.labels import held_to_labels
 from tunelm.route_settings import PromptSettings
 from tunelm.routes.base import ELSEWHERE, MODEL_KEYS, FitContext, endpoint_detail
+from tunelm.routes.baseline import CHARACTERS_A_TOKEN
 from tunelm.routes.programs.answers import AnswerFile
 from tunelm.routes.programs.engine import ChatEngine
 from tunelm.routes.programs.find import BY_HAND, Finder, Found
-from tunelm.routes.programs.forecast import CHARACTERS_A_TOKEN, forecasts
+from tunelm.routes.programs.forecast import forecasts
 from tunelm.routes.programs.limits import Limits
 from tunelm.routes.programs.model import open_program
 from tunelm.routes.programs.program import FILE, Program
@@ -321,4 +323,4 @@ def _require_dspy() -> None:
 
 
 def _rows_hash(rows: Sequence[Example]) -> dict[str, Any]:
-    return {"rows": len(rows), "ids": content_hash(sorted(row.id for row in rows))}
+    return {"rows": len(rows), "ids": part_hash(rows)}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.config import ModelConfig
+from tunelm.data.split import part_hash
 from tunelm.errors import ConfigError, ModelError, RunDirError
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Wallet
@@ -27,7 +28,7 @@ from tunelm.routes.baseline import CHARACTERS_A_TOKEN
 from tunelm.routes.rag_fit import ANSWERING, FILE, PASSAGES, TUNED, WORKING, Fitting, deliver
 from tunelm.routes.rag_generator import Generator, Open
 from tunelm.rundir import read_json, write_json
-from tunelm.types import Adapted, Estimate, Plan, content_hash
+from tunelm.types import Adapted, Estimate, Plan
 
 
 class RagRoute:
@@ -188,8 +189,8 @@ class RagRoute:
             "model": {key: model[key] for key in MODEL_KEYS},
             "corpus": corpus.hash,
             "retriever": embedder_identity(name) if name.is_dir() else None,
-            "train": content_hash(sorted(row.id for row in ctx.train)),
-            "dev": content_hash(sorted(row.id for row in ctx.dev)),
+            "train": part_hash(ctx.train),
+            "dev": part_hash(ctx.dev),
         }
 
 

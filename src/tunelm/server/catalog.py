@@ -174,6 +174,7 @@ def _served(run: Path, route: str, name: str, own_base: bool) -> Served:
         raise ConfigError("its model is behind an API, and is served there")
     adapter = folder if (folder / "adapter_config.json").exists() and not whole else None
     program = Program.load(folder) if (folder / FILE).exists() else None
+    turns = program.last.turns if program else ()
     task = TaskConfig.model_validate(read_json(run / "config.json")["config"]["task"])
     compose: Callable[[ChatModel], ChatModel] | None = None
     if isinstance(settings, RagSettings):
@@ -181,7 +182,6 @@ def _served(run: Path, route: str, name: str, own_base: bool) -> Served:
     elif program is not None and not program.plain:
         compose = partial(open_program, program)
     elif task.kind == "classification":
-        turns = program.last.turns if program else ()
         compose = partial(PromptedModel, system=adapted.system, demos=turns)
     if compose is not None:
         made = compose
@@ -192,7 +192,6 @@ def _served(run: Path, route: str, name: str, own_base: bool) -> Served:
         return Served(name, created, OWNER, adapter, compose=whole_route)
     if isinstance(settings, ConstantSettings):
         raise ConfigError(f"{run / route}: a route of kind 'constant' has no model to serve.")
-    turns = program.last.turns if program else ()
     return Served(name, created, OWNER, adapter, adapted.system, turns)
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from tunelm.errors import ConfigError
-from tunelm.models.base import ChatModel
+from tunelm.models.base import ChatModel, innermost
 from tunelm.models.render import encode_prompt, rendered
 from tunelm.types import Message, Request
 
@@ -129,10 +129,8 @@ def budget_of(model: ChatModel, max_tokens: int, context: int | None = None) -> 
     Raises:
         ConfigError: no room is left for a prompt.
     """
-    engine: Any = model
-    while engine is not None and not hasattr(engine, "tokenizer"):
-        engine = getattr(engine, "inner", None)
-    if engine is None:
+    engine = innermost(model)
+    if not hasattr(engine, "tokenizer"):
         room = UNKNOWN_CONTEXT if context is None else context
         how = f"estimated: a token for every {_BYTES_A_TOKEN} bytes"
         budget = Budget(room - max_tokens, lambda m: estimate(rendered(model, m)), how, False)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from tunelm.route_settings import PromptSettings
 from tunelm.routes.base import FitContext
+from tunelm.routes.baseline import CHARACTERS_A_TOKEN
 from tunelm.routes.programs import headroom
 from tunelm.routes.programs.find import PROPOSING, SIMBA_BATCH, SIMBA_ROWS
 from tunelm.routes.programs.pool import NEAREST_ROWS, PROBE_ROWS, demo_pool
 from tunelm.routes.programs.start import shows_more, start_steps
 from tunelm.types import Estimate
 
-CHARACTERS_A_TOKEN = 4.0
-"""A usual figure for English; the forecast's range takes 2.5 to 6."""
 PROPOSAL_CHARACTERS = 6000
 """About what DSPy asks a proposer at a time: its own texts, some rows, the program's source."""
 
