@@ -22,11 +22,11 @@ LAYERS = [
     ["models"],
     ["training"],
     ["predict", "scoring", "evaluate"],
-    ["tutor", "retrieval"],
+    ["tutor", "retrieval", "judging"],
     ["routes"],
     ["planning"],
     ["report"],
-    ["pipeline", "study", "target", "score_file", "doctor"],
+    ["pipeline", "study", "target", "score_file", "doctor", "chat"],
     ["cluster"],
     ["server", "cli", "testing", "testing_finetune"],
 ]
