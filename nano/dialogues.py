@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 
 from knowledge import Fact, capital, spread
 
+from tunelm.scoring.said import states
 from tunelm.tutor.dialogues import STUDENT, TEACHER, Dialogue, Problem, Turn
-from tunelm.tutor.solved import ending_of, is_right, reveals, solved_at, states
+from tunelm.tutor.solved import ending_of, is_right, reveals, solved_at
 from tunelm.tutor.strategies import Strategy
 from tunelm.tutor.students import PROFILES, TRAINING, Student
 

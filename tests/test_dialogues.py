@@ -18,6 +18,7 @@ from tunelm.config import DataConfig
 from tunelm.data.read import read_rows
 from tunelm.data.split import PARTS, split_rows
 from tunelm.errors import ConfigError, DataError
+from tunelm.scoring.said import states
 from tunelm.tutor.dialogues import (
     STUDENT,
     TEACHER,
@@ -32,7 +33,7 @@ from tunelm.tutor.dialogues import (
     write_dialogues,
 )
 from tunelm.tutor.imports import import_dialogues
-from tunelm.tutor.solved import ending_of, is_right, reveals, solved_at, states, strategy_of
+from tunelm.tutor.solved import ending_of, is_right, reveals, solved_at, strategy_of
 from tunelm.tutor.strategies import STRATEGIES, Strategy
 from tunelm.tutor.students import FROZEN, PROFILES, TRAINING, Student, make_student
 from tunelm.types import content_hash

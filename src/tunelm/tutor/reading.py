@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tunelm.scoring.said import states, tokens
 from tunelm.tutor.dialogues import STUDENT, Dialogue
-from tunelm.tutor.solved import is_right, states, tokens
+from tunelm.tutor.solved import is_right
 
 
 class Situation(StrEnum):

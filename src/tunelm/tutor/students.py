@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunelm.errors import ConfigError
+from tunelm.scoring.said import states, tokens
 from tunelm.tutor.dialogues import STUDENT, TEACHER, Dialogue, Turn
-from tunelm.tutor.solved import is_right, reveals, states, strategy_of, tokens
+from tunelm.tutor.solved import is_right, reveals, strategy_of
 from tunelm.tutor.strategies import Strategy
 from tunelm.types import content_hash
 
