@@ -37,7 +37,7 @@ class TaskConfig(Section):
     """What the model should do."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    kind: Literal["qa", "generation", "text", "classification"] = "qa"
+    kind: Literal["qa", "generation", "dialogue", "text", "classification"] = "qa"
     instructions: str = "Answer the question."
     max_tokens: Annotated[int, Field(ge=1)] = 64
     """Most tokens of one answer."""
@@ -100,6 +100,8 @@ class CompareConfig(Section):
     primary_metric: str = "token_f1"
     select_on: Literal["dev"] = "dev"
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    conversations: Annotated[int, Field(ge=0)] = 240
+    """Of a task of dialogues: most conversations with simulated students, on dev and on test."""
 
 
 class BudgetConfig(Section):
@@ -116,6 +118,7 @@ TEXT_KINDS = ("baseline", "local")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "text": {"routes": TEXT_KINDS, "primary_metric": "bits_per_byte"},
     "classification": {"primary_metric": "accuracy"},
+    "dialogue": {"primary_metric": "solved_unaided"},
 }
 """The `compare` section of kinds of task that differ from the usual ones."""
 
@@ -136,7 +139,7 @@ class Config(Section):
         """A route's section may leave out `kind`: it is then the section's name.
 
         Texts have no answers, so a text task has other routes and another metric by default; a
-        classification has another metric.
+        classification and dialogues have another metric.
         """
         if not isinstance(data, dict):
             return data
@@ -161,6 +164,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Config:
+        if self.task.kind == "dialogue" and "instructions" not in self.task.model_fields_set:
+            raise ValueError(
+                "a task of dialogues needs task.instructions: how the teacher is to teach "
+                "(docs/tutor.md has three)"
+            )
         if self.task.kind != "text":
             return self
         if self.task.instructions:
@@ -181,7 +189,8 @@ class Config(Section):
         """The keys behind `shared_digest`, as JSON."""
         whole = json.loads(self.model_dump_json())
         shared = {key: whole[key] for key in ("task", "data", "model")}
-        shared["compare"] = {"primary_metric": whole["compare"]["primary_metric"]}
+        names = ["primary_metric"] + ["conversations"] * (self.task.kind == "dialogue")
+        shared["compare"] = {name: whole["compare"][name] for name in names}
         return shared
 
     def route_digest(self, name: str) -> str:

@@ -12,9 +12,12 @@ from typing import Any
 from tunelm.config import TaskConfig
 from tunelm.errors import ModelError
 from tunelm.models.base import ChatModel
-from tunelm.predict import predict
+from tunelm.predict import chunk_of, in_chunks, predict
 from tunelm.rundir import write_json
-from tunelm.scoring.metrics import corpus_value, metrics_for, score
+from tunelm.scoring.dialogue_metrics import TALKS
+from tunelm.scoring.metric import Metric
+from tunelm.scoring.metrics import corpus_value, metrics_of, score
+from tunelm.tutor.talks import hold
 from tunelm.types import ZERO_USAGE, Estimate, Example, Prediction, Request, Usage
 
 TIMED_ROWS = 5
@@ -31,31 +34,38 @@ def evaluate(
 ) -> dict[str, Usage]:
     """Predict and score each part; writes predictions.jsonl and scores.json.
 
-    Returns the tokens used, by part; unknown where the model does not say.
+    The rows of a part whose name ends in TALKS are conversations, and are held. Returns the tokens
+    used, by part; unknown where the model does not say.
     """
     usage: dict[str, Usage] = {}
     scores: dict[str, Any] = {"parts": {}, "rows": {}}
     for part, examples in parts.items():
 
         def shown(done: int, total: int, part: str = part) -> None:
-            progress(f"answers {part}", done, total)
+            progress(f"answers {part}".replace("_", " "), done, total)
+
+        def held(chunk: Sequence[Example], part: str = part) -> list[Prediction]:
+            return hold(model, chunk, part, task.max_tokens)
 
         path = folder / "predictions.jsonl"
-        predictions = predict(model, examples, part, path, task.max_tokens, shown)
+        if part.endswith(TALKS):
+            predictions = in_chunks(held, examples, part, path, chunk_of(model), shown)
+        else:
+            predictions = predict(model, examples, part, path, task.max_tokens, shown)
         usage[part] = sum((p.usage for p in predictions), ZERO_USAGE)
-        scores["parts"][part], scores["rows"][part] = score_part(task.kind, examples, predictions)
+        metrics = metrics_of(task.kind, part)
+        scores["parts"][part], scores["rows"][part] = score_part(metrics, examples, predictions)
     write_json(folder / "scores.json", scores)
     return usage
 
 
 def score_part(
-    kind: str, examples: Sequence[Example], predictions: Sequence[Prediction]
+    metrics: Mapping[str, Metric], examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """({n, outcomes, metrics}, a dict a row) for one part. Failed rows have no values.
 
     An answer that broke its form is `unparsed`, and scored as it stands.
     """
-    metrics = metrics_for(kind)
     per_row = [name for name, metric in metrics.items() if metric.per_row]
     rows: dict[str, dict[str, Any]] = {e.id: {"id": e.id} for e in examples}
     for item in score(per_row, examples, predictions):

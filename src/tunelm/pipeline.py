@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunelm.config import BUILTIN, Config, load_config
-from tunelm.data.prepare import Length, prepare
+from tunelm.data.prepare import Length, Reader, prepare
+from tunelm.data.read import read_rows
 from tunelm.data.split import Split
 from tunelm.errors import ConfigError, TunelmError
-from tunelm.evaluate import evaluate, time_answers
+from tunelm.evaluate import Parts, evaluate, time_answers
 from tunelm.models import remote_base
 from tunelm.models.budget import Wallet
 from tunelm.models.labels import answering, note_labels
@@ -25,12 +27,15 @@ from tunelm.models.loading import describe_base, load_tokenizer
 from tunelm.models.render import encode_prompt
 from tunelm.predict import score_texts
 from tunelm.report.build import write_report
-from tunelm.report.read import NEUTRAL
+from tunelm.report.read import EVALUATED, NEUTRAL, TALKS_FILE
 from tunelm.routes import KINDS, make_route
 from tunelm.routes.base import EVERY, FitContext, Route, Upstream, no_progress
-from tunelm.rundir import RunDir, default_out, peak_memory, read_json, write_json
+from tunelm.rundir import RunDir, default_out, peak_memory, read_json, write_json, write_text
 from tunelm.scoring.continuation import as_continuation
-from tunelm.scoring.metrics import get_metric, metrics_for
+from tunelm.scoring.dialogue_metrics import TALKS
+from tunelm.scoring.metrics import get_metric, metric_to_fit, metrics_for
+from tunelm.tutor.talks import talks_of
+from tunelm.tutor.teaching import read_turns
 from tunelm.types import Adapted, Estimate, Example, Message, content_hash
 
 Progress = Callable[[str, int, int], None]
@@ -68,13 +73,14 @@ def compare(
         base = describe_base(config.model)
         run.note_base(base)
         length, limit = token_counter(config, base["context"])
-        split = prepare(config.data, run.path, length, limit)
+        split = prepare(config.data, run.path, length, limit, reader=reader_for(config.task.kind))
         note_labels(run, split)
+        talks = note_talks(run, split)
         wallet = Wallet(config.budget, run.path / "spending.jsonl")
         for name in in_order(config):
             route = make_route(config.routes[name], wallet)
             for seed in seeds_of(config, name):
-                run_route(route, run, split, name, seed, progress)
+                run_route(route, run, split, name, seed, progress, talks)
         return write_report(run.path)
 
 
@@ -103,6 +109,33 @@ def require_metric(config: Config) -> None:
             f"compare.primary_metric = {name!r} is no metric of a task of kind {kind!r}. "
             f"Valid: {', '.join(metrics_for(kind))}."
         )
+
+
+def reader_for(kind: str) -> Reader:
+    """What makes rows of a file of this kind of task."""
+    return read_turns if kind == "dialogue" else read_rows
+
+
+def note_talks(run: RunDir, split: Split) -> Parts:
+    """The conversations to hold on dev and test, for a task of dialogues; in the run's TALKS_FILE.
+
+    Raises ConfigError where the primary metric is of conversations and there are none.
+    """
+    its = run.config
+    if its.task.kind != "dialogue":
+        return {}
+    parts = {f"{n}{TALKS}": talks_of(split.part(n), its.compare.conversations) for n in EVALUATED}
+    if get_metric(its.compare.primary_metric).of_conversations and not all(parts.values()):
+        raise ConfigError(
+            f"{its.compare.primary_metric} needs conversations with simulated students, and there "
+            'is no problem to hold them about: give rows "solutions" and "wrong" answers and '
+            'compare.conversations above 0, or set compare.primary_metric = "turn_f1".'
+        )
+    rows = [{"part": n, "example": e.to_json()} for n, talks in parts.items() for e in talks]
+    write_text(
+        run.path / TALKS_FILE, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+    )
+    return {name: talks for name, talks in parts.items() if talks}
 
 
 def in_order(config: Config) -> list[str]:
@@ -144,7 +177,13 @@ def seeds_of(config: Config, name: str) -> tuple[int, ...]:
 
 
 def run_route(
-    route: Route, run: RunDir, split: Split, name: str, seed: int, progress: Progress
+    route: Route,
+    run: RunDir,
+    split: Split,
+    name: str,
+    seed: int,
+    progress: Progress,
+    talks: Parts,
 ) -> None:
     """Plan, fit, open and evaluate one route, as far as that has not been done before.
 
@@ -155,7 +194,7 @@ def run_route(
         return
     run.event(route=name, seed=seed, stage="start")
     try:
-        record = fit_and_evaluate(route, run, split, name, seed, progress)
+        record = fit_and_evaluate(route, run, split, name, seed, progress, talks)
     except TunelmError as error:
         record = {"status": "failed", "reason": str(error), "seconds": None}
         record |= {"usage": {}, "evaluate_usage": {}, "measured": {}}
@@ -166,7 +205,13 @@ def run_route(
 
 
 def fit_and_evaluate(
-    route: Route, run: RunDir, split: Split, name: str, seed: int, progress: Progress
+    route: Route,
+    run: RunDir,
+    split: Split,
+    name: str,
+    seed: int,
+    progress: Progress,
+    talks: Parts,
 ) -> dict[str, Any]:
     """One route from its plan to its scores; the content of fit.json."""
     folder, config = run.route(name, seed), run.config
@@ -178,7 +223,7 @@ def fit_and_evaluate(
         name=name,
         task=config.task,
         model=config.model,
-        metric=config.compare.primary_metric,
+        metric=metric_to_fit(config.compare.primary_metric),
         train=split.train,
         dev=split.dev,
         work=folder,
@@ -192,12 +237,12 @@ def fit_and_evaluate(
         write_json(folder / "plan.json", route.plan(ctx).to_json())
     adapted, seconds = fit_once(route, ctx)
     model = answering(route.open(adapted), config.task, run.path)
-    parts = {name: [as_continuation(e) for e in split.part(name)] for name in ("dev", "test")}
+    parts = {name: [as_continuation(e) for e in split.part(name)] for name in EVALUATED}
     write_json(folder / "prompt.json", {"messages": sent_messages(model, parts["test"][0])})
     measured = {**_estimates(adapted), "seconds_fit": seconds}
     timed, timing = time_answers(model, parts["dev"], config.task.max_tokens)
     measured |= timed
-    usage = evaluate(model, parts, folder, config.task, shown) | {"timing": timing}
+    usage = evaluate(model, {**parts, **talks}, folder, config.task, shown) | {"timing": timing}
     score_texts(model, neutral_texts(config), NEUTRAL, folder / "predictions.jsonl")
     shared = "measured: peak of the comparing process so far, all routes in it"
     measured.setdefault("peak_memory", Estimate(peak_memory(), "bytes", shared))
@@ -265,7 +310,8 @@ def upstream_of(route: Route, run: RunDir, name: str, seed: int) -> dict[str, Up
 
 def dev_score(folder: Path, metric: str) -> float | None:
     """The metric on dev of one route under one seed, failed rows as wrong, more being better."""
-    part = read_json(folder / "scores.json", {}).get("parts", {}).get("dev", {})
+    parts = read_json(folder / "scores.json", {}).get("parts", {})
+    part = parts.get(f"dev{TALKS}" if get_metric(metric).of_conversations else "dev", {})
     value = part.get("metrics", {}).get(metric)
     if value is None:
         return None

@@ -41,18 +41,40 @@ def predict(
     Appends to `path` (JSONL); rows of `part` that stand there already are not asked again.
     A row that fails is a Prediction with its error, never an exception.
     """
-    before, done = _finished(path, part)
-    size = CHUNK_ELSEWHERE if is_elsewhere(model) else CHUNK
-    for start in range(len(done), len(examples), size):
-        chunk = examples[start : start + size]
+
+    def answer(chunk: Sequence[Example]) -> list[Prediction]:
         requests = [Request(e.messages, max_tokens=max_tokens) for e in chunk]
         answers = model.complete(requests)
         found = [_prediction(e, part, a) for e, a in zip(chunk, answers, strict=True)]
-        done += _scored(model, chunk, found)
+        return _scored(model, chunk, found)
+
+    return in_chunks(answer, examples, part, path, chunk_of(model), progress)
+
+
+def in_chunks(
+    answer: Callable[[Sequence[Example]], list[Prediction]],
+    examples: Sequence[Example],
+    part: str,
+    path: Path,
+    size: int = CHUNK,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """`answer` for all examples, `size` at a time; each chunk stands in `path` when it is done.
+
+    Those of `part` that stand there already are not asked for again.
+    """
+    before, done = _finished(path, part)
+    for start in range(len(done), len(examples), size):
+        done += answer(examples[start : start + size])
         _write(path, before + done)
         if progress:
             progress(len(done), len(examples))
     return done
+
+
+def chunk_of(model: object) -> int:
+    """How many rows to ask a model for at once."""
+    return CHUNK_ELSEWHERE if is_elsewhere(model) else CHUNK
 
 
 def is_elsewhere(model: object) -> bool:
@@ -72,13 +94,12 @@ def score_texts(
     model: ChatModel, examples: Sequence[Example], part: str, path: Path
 ) -> list[Prediction]:
     """Likelihoods of running texts, without asking for continuations; as `predict` otherwise."""
-    before, done = _finished(path, part)
-    for start in range(len(done), len(examples), CHUNK):
-        chunk = examples[start : start + CHUNK]
+
+    def likelihoods(chunk: Sequence[Example]) -> list[Prediction]:
         empty = [Prediction(e.id, part, "", FinishReason.STOP, ZERO_USAGE) for e in chunk]
-        done += _scored(model, chunk, empty)
-        _write(path, before + done)
-    return done
+        return _scored(model, chunk, empty)
+
+    return in_chunks(likelihoods, examples, part, path)
 
 
 def _scored(

@@ -166,6 +166,7 @@ class Prediction:
 
     Of a text, `nll` is minus the natural-log probability of all its `scored_tokens`, which are
     `scored_bytes` of UTF-8; None where the model cannot tell. `format_error` as in Completion.
+    `facts` is what was counted in a whole conversation, which `output` is then the text of.
     """
 
     example_id: str
@@ -179,6 +180,7 @@ class Prediction:
     scored_tokens: int | None = None
     scored_bytes: int | None = None
     format_error: str | None = None
+    facts: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, for JSON."""

@@ -34,7 +34,9 @@ def contamination(split: Split) -> dict[str, Any]:
 
 
 def _document(example: Example) -> Document:
-    asked = " ".join(message.content for message in example.messages)
+    # phrases of teachers and students are in every dialogue; what must not be known is the problem
+    problem = example.metadata.get("problem")
+    asked = str(problem or " ".join(message.content for message in example.messages))
     if not asked:
         return Document(example.id, example.answers, example.answers[:1])
     context = (example.context,) if example.context else ()

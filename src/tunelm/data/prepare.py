@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tunelm.config import DataConfig
 from tunelm.data.contamination import contamination
@@ -22,17 +22,35 @@ Length = Callable[[Example], int]
 """Tokens of a row's prompt and gold answer together, by the model's own tokenizer."""
 
 
-def prepare(config: DataConfig, run: Path, length: Length, limit: int, look: bool = True) -> Split:
+class Reader(Protocol):
+    """What makes rows of a file of some kind of task."""
+
+    def __call__(
+        self, path: Path, *, format: str | None, columns: Mapping[str, str]
+    ) -> Iterator[Row]:
+        """The rows; `format` and `columns` as in `[data]`."""
+        ...
+
+
+def prepare(
+    config: DataConfig,
+    run: Path,
+    length: Length,
+    limit: int,
+    look: bool = True,
+    reader: Reader = read_rows,
+) -> Split:
     """Read, dedupe, fit to the context, split; write `rows.jsonl` and `split.json` into `run`.
 
     `limit` is the model's context in tokens. Where `config.path` is a folder with the files train,
     dev and test, as `tunelm data prepare` writes it, its split is taken as it is and looked at for
     leaks. A prepared run is read back, not made again, and its data file must still say the same.
-    `look`: whether the test rows will be answered, which is counted.
+    `look`: whether the test rows will be answered, which is counted. `reader`: what makes rows of
+    a file of this kind of task.
     Raises DataError; nothing is written then.
     """
     given = find_given(config.path)
-    ledger, kept = _sort_out(config, given, length, limit)
+    ledger, kept = _sort_out(config, given, length, limit, reader)
     if given is None:
         split = split_rows(kept[None], config)
     else:
@@ -55,14 +73,14 @@ def prepare(config: DataConfig, run: Path, length: Length, limit: int, look: boo
 
 
 def _sort_out(
-    config: DataConfig, given: GivenSplit | None, length: Length, limit: int
+    config: DataConfig, given: GivenSplit | None, length: Length, limit: int, reader: Reader
 ) -> tuple[list[dict[str, Any]], dict[str | None, list[Example]]]:
     """The ledger, and the examples to keep; by their part where the split is given."""
     ledger: list[dict[str, Any]] = []
     kept: dict[str | None, list[Example]] = defaultdict(list)
     seen: dict[tuple[str | None, str], str] = {}
     too_long: list[str] = []
-    for path, part, row in _rows(config, given):
+    for path, part, row in _rows(config, given, reader):
         example, status, reason = row.example, "kept", None
         if (part, example.id) in seen:
             status, reason = "duplicate", f"of {seen[part, example.id]}"
@@ -89,16 +107,18 @@ def _sort_out(
     return ledger, kept
 
 
-def _rows(config: DataConfig, given: GivenSplit | None) -> Iterator[tuple[Path, str | None, Row]]:
+def _rows(
+    config: DataConfig, given: GivenSplit | None, reader: Reader
+) -> Iterator[tuple[Path, str | None, Row]]:
     """(file, part if the split is given, row)."""
     if given is None:
-        for row in read_rows(config.path, format=config.format, columns=config.columns):
+        for row in reader(config.path, format=config.format, columns=config.columns):
             yield config.path, None, row
         return
     for part in PARTS:
         path = given.files[part]
         form = config.format or given.format
-        for row in read_rows(path, format=form, columns=config.columns):
+        for row in reader(path, format=form, columns=config.columns):
             yield path, part, row
 
 

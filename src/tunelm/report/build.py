@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.report import spending
+from tunelm.report.conversations import conversations_of
 from tunelm.report.curation import forgetting, settings_of, source_of
 from tunelm.report.evidence import (
     RULE,
@@ -67,7 +68,11 @@ def build_report(run: Path) -> Report:
         "host": found.config.get("host"),
         "versions": found.config.get("versions"),
         "metrics": {
-            name: {"description": metric.description, "scale": metric.scale}
+            name: {
+                "description": metric.description,
+                "scale": metric.scale,
+                "of": "conversations" if metric.of_conversations else "rows",
+            }
             for name, metric in found.metrics.items()
         },
         "source": source_of(found),
@@ -75,6 +80,7 @@ def build_report(run: Path) -> Report:
         "settings": settings_of(found),
         "routes": routes,
         "forgetting": forgetting(found, baseline),
+        "conversations": conversations_of(found, answers, baseline),
         "pairs": pairs,
         "mde": smallest_difference(pairs, found.primary, winner, rival),
         "winner": {"name": winner, "rule": RULE.format(metric=found.primary)},

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelm.report.read import RouteRun, Run, SeedRun
-from tunelm.scoring.metrics import Metric, get_metric, row_statistics, score_row
+from tunelm.scoring.metric import Metric
+from tunelm.scoring.metrics import get_metric, row_statistics, score_row
 from tunelm.scoring.statistics import (
     ALPHA,
     POWER,
@@ -43,6 +44,7 @@ RULE = (
 class Answers:
     """One finished route's answers on one part, and their statistics for every metric.
 
+    All but `failed`, the failed rows of the task's own, is by metric: some score conversations.
     `stats` arrays are (S seeds, n rows, d): NaN in a row that failed under any seed, so that
     every seed counts the same rows. `as_wrong` holds the same with such rows scored as an
     empty answer.
@@ -50,25 +52,26 @@ class Answers:
 
     route: RouteRun
     metrics: Mapping[str, Metric]
-    examples: Sequence[Example]
+    examples: Mapping[str, Sequence[Example]]
     stats: Mapping[str, Array]
     as_wrong: Mapping[str, Array]
     failed: int
 
-    @property
-    def groups(self) -> list[str]:
-        """The group of each row."""
-        return [example.group for example in self.examples]
+    def groups(self, metric: str) -> list[str]:
+        """The group of each row that the metric scores."""
+        return [example.group for example in self.examples[metric]]
 
 
 def answers_of(run: Run, route: RouteRun, part: str) -> Answers:
     """Score one finished route's outputs on dev or test."""
-    examples = run.parts[part]
+    rows_of: dict[str, Sequence[Example]] = {}
     stats: dict[str, Array] = {}
     as_wrong: dict[str, Array] = {}
     for name, metric in run.metrics.items():
+        scored = run.part_of(metric, part)
+        rows_of[name] = examples = run.parts[scored]
         rows = np.array(
-            [row_statistics(metric, examples, seed.predictions[part]) for seed in route.finished]
+            [row_statistics(metric, examples, seed.predictions[scored]) for seed in route.finished]
         )
         missing = np.isnan(rows).any(axis=2)
         wrong = rows.copy()
@@ -76,8 +79,10 @@ def answers_of(run: Run, route: RouteRun, part: str) -> Answers:
             wrong[seed, row] = _wrong(metric, examples[row])
         rows[:, missing.any(axis=0)] = math.nan
         stats[name], as_wrong[name] = rows, wrong
-    failed = sum(any(s.outputs[part].get(e.id) is None for s in route.finished) for e in examples)
-    return Answers(route, run.metrics, examples, stats, as_wrong, failed)
+    failed = sum(
+        any(s.outputs[part].get(e.id) is None for s in route.finished) for e in run.parts[part]
+    )
+    return Answers(route, run.metrics, rows_of, stats, as_wrong, failed)
 
 
 def _wrong(metric: Metric, example: Example) -> tuple[float, ...]:
@@ -93,7 +98,7 @@ def interval_scores(answers: Answers) -> dict[str, dict[str, Any]]:
     for name, metric in answers.metrics.items():
         found = interval(
             answers.stats[name],
-            answers.groups,
+            answers.groups(name),
             metric.aggregate,
             scale=metric.scale,
             resamples=RESAMPLES,
@@ -105,7 +110,7 @@ def interval_scores(answers: Answers) -> dict[str, dict[str, Any]]:
             "n": found.n,
             "n_groups": found.n_groups,
             "value_failed_as_wrong": _value(metric, answers.as_wrong[name]),
-            "signature": metric.signature(answers.examples),
+            "signature": metric.signature(answers.examples[name]),
         }
     return scores
 
@@ -208,7 +213,9 @@ def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
     metric = get_metric(name)
     control = a.route.control or b.route.control
     parity = bool(a.route.parity_of or b.route.parity_of)
-    found = paired(a.stats[name], b.stats[name], a.groups, metric.aggregate, resamples=RESAMPLES)
+    found = paired(
+        a.stats[name], b.stats[name], a.groups(name), metric.aggregate, resamples=RESAMPLES
+    )
     return {
         "a": a.route.name,
         "b": b.route.name,
@@ -226,16 +233,15 @@ def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
         "mde": _mde(a, b, metric),
         "n": found.n,
         "n_groups": found.n_groups,
-        "left_out": len(a.examples) - found.n,
+        "left_out": len(a.examples[name]) - found.n,
         "note": None,
     }
 
 
 def _mde(a: Answers, b: Answers, metric: Metric) -> float | None:
     """None also where the two never differ: no spread was seen, so nothing can be said."""
-    return (
-        finite(mde(a.stats[metric.name], b.stats[metric.name], a.groups, metric.aggregate)) or None
-    )
+    name = metric.name
+    return finite(mde(a.stats[name], b.stats[name], a.groups(name), metric.aggregate)) or None
 
 
 def _note(pair: Mapping[str, Any], primary: str) -> str | None:
@@ -251,7 +257,9 @@ def _note(pair: Mapping[str, Any], primary: str) -> str | None:
     if only_alone(pair):
         notes.append("p alone is at most 0.05, corrected for the other pairs it is not")
     if pair["left_out"]:
-        notes.append(f"{pair['left_out']} rows that failed in either are left out")
+        talks = get_metric(pair["metric"]).of_conversations
+        what = "conversations without a value" if talks else "rows that failed"
+        notes.append(f"{pair['left_out']} {what} in either are left out")
     return "; ".join(notes) or None
 
 
@@ -322,9 +330,10 @@ def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
     seed_a = both[0][common[0]] if common else a.finished[0]
     seed_b = both[1][common[0]] if common else b.finished[0]
     rows: list[dict[str, Any]] = []
-    for example in run.parts["test"]:
+    part = run.part_of(metric, "test")
+    for example in run.parts[part]:
         sides = [
-            _side(metric, example, s.by_example["test"].get(example.id)) for s in (seed_a, seed_b)
+            _side(metric, example, s.by_example[part].get(example.id)) for s in (seed_a, seed_b)
         ]
         if None in (sides[0]["value"], sides[1]["value"]):
             continue

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from tunelm.report import words
+from tunelm.report.conversations import TABLES
 from tunelm.report.evidence import find_pair
 from tunelm.report.svg import axis_for, scale_strip, strip
 from tunelm.report.tradeoff import tradeoff_rows
@@ -44,6 +45,11 @@ def html_page(report: Report) -> str:
         usage=words.usage_rows(report),
         tradeoff=tradeoff_rows(report),
         money=words.money_rows(report),
+        talks=[
+            (heading, note, found)
+            for heading, note, rows in TABLES
+            if report["conversations"] and (found := rows(report))
+        ],
         routes_plot=_routes_plot(report),
         pairs_plot=_pairs_plot(report),
         aside=[p for p in report["pairs"] if not _is_shown(report, p)],

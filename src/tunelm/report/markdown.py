@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tunelm.report.conversations import TABLES
 from tunelm.report.tradeoff import tradeoff_rows
 from tunelm.report.words import (
     between,
@@ -38,6 +39,7 @@ def markdown_page(report: Report) -> str:
         _unit_note(report),
         "### Every metric, on the test rows",
         _table(_metrics(report)),
+        *_conversations(report),
         *_forgetting(report),
         "## Pairs",
         _table(_pairs(report)),
@@ -199,6 +201,16 @@ def _forgetting(report: Report) -> list[str]:
         for row in report["forgetting"]
     ]
     return ["## Forgetting: the neutral texts", _table(rows), "More bits: some was forgotten."]
+
+
+def _conversations(report: Report) -> list[str]:
+    if not report["conversations"]:
+        return []
+    blocks = ["## Conversations with simulated students", report["conversations"]["note"]]
+    for heading, note, rows in TABLES:
+        if found := rows(report):
+            blocks += [f"### {heading}", note, _table(found)]
+    return blocks
 
 
 def _settings(report: Report) -> list[dict[str, str]]:

@@ -14,11 +14,16 @@ from typing import Any, cast
 from tunelm.errors import RunDirError
 from tunelm.rundir import SCHEMA_VERSION, read_json
 from tunelm.scoring.continuation import as_continuation
-from tunelm.scoring.metrics import Metric, metrics_for
+from tunelm.scoring.dialogue_metrics import TALKS
+from tunelm.scoring.metric import Metric
+from tunelm.scoring.metrics import metrics_for
 from tunelm.types import Example, Prediction
 
 EVALUATED = ("dev", "test")
 """The parts on which every route answers."""
+
+TALKS_FILE = "talks.jsonl"
+"""The conversations that every route of a task of dialogues holds, with their parts."""
 
 NEUTRAL = "neutral"
 """The texts on which a text task's routes are scored too, to see what was forgotten."""
@@ -122,7 +127,13 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The metrics of this kind of task."""
-        return metrics_for(self.task["kind"], [e for rows in self.parts.values() for e in rows])
+        rows = [e for part in EVALUATED for e in self.parts[part]]
+        found = metrics_for(self.task["kind"], rows)
+        return {n: m for n, m in found.items() if self.part_of(m, "test") in self.parts}
+
+    def part_of(self, metric: Metric, part: str) -> str:
+        """The part that dev or test stands for where this metric scores it."""
+        return part + TALKS * metric.of_conversations
 
     @property
     def primary(self) -> str:
@@ -151,6 +162,7 @@ def read_run(path: Path) -> Run:
             )
     split = cast(dict[str, Any], read_json(path / "split.json"))
     parts, ledger, lines = _rows(path / "rows.jsonl", split)
+    parts |= _talks(path / TALKS_FILE)
     names = config["config"]["compare"]["routes"]
     routes = [_route(path, name, config["config"]["routes"][name]) for name in names]
     return Run(path, config, split, parts, ledger, lines or None, _with_parity(routes))
@@ -195,6 +207,15 @@ def _rows(
     return parts, dict(ledger), lines
 
 
+def _talks(path: Path) -> dict[str, list[Example]]:
+    """The conversations by part; none where the task has none."""
+    found: dict[str, list[Example]] = {}
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else ():
+        row = json.loads(line)
+        found.setdefault(row["part"], []).append(Example.from_json(row["example"]))
+    return found
+
+
 def _route(run: Path, name: str, settings: Mapping[str, Any]) -> RouteRun:
     folder = run / "routes" / name
     numbers = sorted(int(p.name.removeprefix("seed-")) for p in folder.glob("seed-*") if p.is_dir())
@@ -204,7 +225,8 @@ def _route(run: Path, name: str, settings: Mapping[str, Any]) -> RouteRun:
 
 
 def _seed(folder: Path, number: int) -> SeedRun:
-    predictions: dict[str, list[Prediction]] = {part: [] for part in (*EVALUATED, NEUTRAL)}
+    talks = [f"{part}{TALKS}" for part in EVALUATED]
+    predictions: dict[str, list[Prediction]] = {p: [] for p in (*EVALUATED, *talks, NEUTRAL)}
     path = folder / "predictions.jsonl"
     if path.is_file():
         with path.open(encoding="utf-8") as file:  # outputs may hold what splitlines splits at

@@ -92,7 +92,8 @@ def _test_score(report: Report, winner: str) -> str:
     text = (
         f"On the test rows {winner} scores {points(score['value'], scale)} "
         f"{unit_of(report, metric)} "
-        f"(95% interval {between(score['ci_low'], score['ci_high'], scale)}; {score['n']} rows "
+        f"(95% interval {between(score['ci_low'], score['ci_high'], scale)}; {score['n']} "
+        f"{report['metrics'][metric]['of']} "
         f"in {score['n_groups']} independent groups)."
     )
     seeds = route_of(report, winner)["seeds"]
@@ -112,9 +113,10 @@ def _against_baseline(report: Report, winner: str) -> str | None:
 def _difference(report: Report, pair: Mapping[str, Any]) -> str:
     scale = scale_of(report, pair["metric"])
     more = "more" if pair["diff"] >= 0 else "less"
+    rows = f"{pair['n']} {report['metrics'][pair['metric']]['of']}"
     return (
         f"That is {points(abs(pair['diff']), scale)} {_unit(scale)}{more} than {pair['b']} on the "
-        f"same {pair['n']} rows (95% interval of the difference "
+        f"same {rows} (95% interval of the difference "
         f"{_signed_interval(pair, scale)}; {_tested(report, pair)})."
     )
 
@@ -194,9 +196,11 @@ def _chosen(report: Report, winner: str) -> str:
     metric = report["task"]["primary_metric"]
     dev = route_of(report, winner)["scores_dev"][metric]
     value = points(dev["value_failed_as_wrong"], scale_of(report, metric))
+    of = report["metrics"][metric]["of"]
+    n = report["split"]["dev"]["rows"] if of == "rows" else f"{dev['n']} {of} about"
     return (
         f"The winner was chosen on the dev rows ({value} {_unit(scale_of(report, metric))}on "
-        f"{report['split']['dev']['rows']} rows), never on the test rows."
+        f"{n} {'rows' if of == 'rows' else 'their problems'}), never on the test rows."
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tunelm.errors import ConfigError
-from tunelm.scoring.metrics import ratio
+from tunelm.scoring.metric import ratio
 
 Array = NDArray[np.float64]
 Aggregate = Callable[[Sequence[float]], float]

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tunelm.scoring.metrics import ratio
+from tunelm.scoring.metric import ratio
 from tunelm.scoring.resampling import (
     Aggregate,
     Array,

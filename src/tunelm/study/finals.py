@@ -21,7 +21,8 @@ from tunelm.errors import StoppedError, TrainingError
 from tunelm.predict import read_predictions
 from tunelm.rundir import read_json, write_json
 from tunelm.scoring.continuation import as_continuation
-from tunelm.scoring.metrics import Metric, get_metric, row_statistics
+from tunelm.scoring.metric import Metric
+from tunelm.scoring.metrics import get_metric, row_statistics
 from tunelm.scoring.statistics import holm, interval, mde, paired, verdict
 from tunelm.study.search import Setting, Trial, facts, fit, score
 from tunelm.study.space import RIVAL, VARIANTS

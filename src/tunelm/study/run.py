@@ -11,11 +11,11 @@ from tunelm.data.prepare import prepare
 from tunelm.errors import ConfigError, DataError, RunDirError
 from tunelm.models.labels import note_labels
 from tunelm.models.loading import describe_base
-from tunelm.pipeline import require_metric, token_counter, with_built_data
+from tunelm.pipeline import reader_for, require_metric, token_counter, with_built_data
 from tunelm.route_settings import LocalSettings
 from tunelm.routes.base import FitContext, Progress, no_progress
 from tunelm.rundir import RunDir, read_json, write_json, write_text
-from tunelm.scoring.metrics import get_metric
+from tunelm.scoring.metrics import get_metric, metric_to_fit
 from tunelm.study.finals import choose, conclude
 from tunelm.study.page import markdown, section, sentence
 from tunelm.study.search import Setting, require_optuna, search
@@ -61,7 +61,8 @@ def run_study(
         base = describe_base(config.model)
         run.note_base(base)
         length, limit = token_counter(config, base["context"])
-        split = prepare(config.data, run.path, length, limit, look=False)
+        reader = reader_for(config.task.kind)
+        split = prepare(config.data, run.path, length, limit, look=False, reader=reader)
         note_labels(run, split)
         if not split.dev:
             raise DataError("a study chooses by dev rows, and there are none: raise data.dev.")
@@ -70,7 +71,7 @@ def run_study(
             name=name,
             task=run.config.task,
             model=config.model,
-            metric=config.compare.primary_metric,
+            metric=metric_to_fit(config.compare.primary_metric),
             train=split.train,
             dev=split.dev,
             work=run.path / "study",

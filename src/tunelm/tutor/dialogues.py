@@ -160,7 +160,12 @@ def faults_of(dialogue: Dialogue) -> tuple[str, ...]:
 
 
 def read_dialogues(path: Path) -> list[Dialogue]:
-    """All dialogues of a file (`Dialogue.to_json`, a line each).
+    """All dialogues of a file, as `located_dialogues` reads them."""
+    return [dialogue for _, dialogue in located_dialogues(path)]
+
+
+def located_dialogues(path: Path) -> list[tuple[str, Dialogue]]:
+    """(file:line, dialogue) of all dialogues of a file (`Dialogue.to_json`, a line each).
 
     A row without `problem` is about its first user message; without `group`, its group is the
     problem's hash. A system message is refused: instructions belong to the task.
@@ -168,7 +173,7 @@ def read_dialogues(path: Path) -> list[Dialogue]:
     Raises:
         DataError: naming every broken row as file:line, and a problem that has two groups.
     """
-    found: list[Dialogue] = []
+    found: list[tuple[str, Dialogue]] = []
     problems: list[str] = []
     groups: dict[str, tuple[str, str]] = {}
     for item in scan(path, "messages"):
@@ -188,7 +193,7 @@ def read_dialogues(path: Path) -> list[Dialogue]:
                 f"{item.source}: the problem has group {its.group!r} here and {group!r} in {where}:"
                 " give it one, so that all its dialogues stand on one side of a split"
             )
-        found.append(dialogue)
+        found.append((item.source, dialogue))
     if problems:
         raise DataError(problems)
     return found
@@ -312,8 +317,9 @@ def to_examples(dialogues: Iterable[Dialogue]) -> Iterator[Example]:
     """A row for each teacher turn: the whole history before it, and what the teacher said.
 
     A last turn of the student's has no answer to learn and is in no row. Metadata: `dialogue` (its
-    id), `turn` (from 1, among the teacher's), `strategy`, `move`, `profile`, `subject`, `problem`
-    and `solutions`; what is unknown is left out. The group is the problem's.
+    id), `turn` (from 1, among the teacher's), `strategy`, `move`, `profile`, `subject`, and of the
+    problem `problem`, `solutions`, `wrong` and `misconception`; what is unknown is left out. The
+    group is the problem's.
 
     Raises:
         DataError: a dialogue is broken (`faults_of`).
@@ -334,6 +340,8 @@ def to_examples(dialogues: Iterable[Dialogue]) -> Iterator[Example]:
                 "subject": dialogue.problem.subject,
                 "problem": dialogue.problem.text,
                 "solutions": list(dialogue.problem.solutions) or None,
+                "wrong": list(dialogue.problem.wrong) or None,
+                "misconception": dialogue.problem.misconception,
             }
             known = {k: v for k, v in extra.items() if v is not None}
             yield to_example(Record("", 0, "messages", messages[: end + 1], extra=known))

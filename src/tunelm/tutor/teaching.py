@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tunelm.errors import ConfigError
+from tunelm.data.read import Row
+from tunelm.errors import ConfigError, DataError
 from tunelm.rundir import write_text
-from tunelm.tutor.dialogues import STUDENT, TEACHER, Dialogue, to_examples
+from tunelm.tutor.dialogues import STUDENT, TEACHER, Dialogue, located_dialogues, to_examples
 from tunelm.tutor.history import Budget, Fitted, History, fit_history
 from tunelm.tutor.policy import Style, closes
 from tunelm.tutor.reading import Mark, clipped, marks_of
@@ -137,6 +138,23 @@ def turn_examples(dialogues: Iterable[Dialogue]) -> Iterator[Example]:
                 messages=messages,
                 metadata={**example.metadata, "strategy": strategy.value},
             )
+
+
+def read_turns(
+    path: Path, *, format: str | None = None, columns: Mapping[str, str] | None = None
+) -> Iterator[Row]:
+    """The rows of a task of kind `dialogue`: one for each teacher turn of a file of dialogues.
+
+    Raises:
+        DataError: as `read_dialogues`; or another format, or names of columns, were asked for.
+    """
+    if format not in (None, "jsonl", "messages") or columns:
+        raise DataError(
+            f"{path}: a task of dialogues reads JSONL with `messages` (docs/tutor.md), and neither"
+            " data.format nor data.columns can change that"
+        )
+    for source, dialogue in located_dialogues(path):
+        yield from (Row(source, example) for example in turn_examples([dialogue]))
 
 
 def write_turns(path: Path, dialogues: Iterable[Dialogue]) -> int:

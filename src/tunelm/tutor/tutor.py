@@ -167,11 +167,27 @@ class TeacherStudentDialogueModel:
 
         `strategy` overrides the settings' and the rules'. Raises as `say`.
         """
-        turn = self._prepare(dialogue, strategy)
-        got = self.inner.complete([turn.request])[0]
-        if got.error is not None:
-            raise ModelError(f"{self.name} did not answer: {got.error}")
-        return self._mended(turn, got)
+        reply = self.replies([dialogue], strategy)[0]
+        if isinstance(reply, ModelError):
+            raise reply
+        return reply
+
+    def replies(
+        self, dialogues: Sequence[Dialogue], strategy: Strategy | None = None
+    ) -> list[Reply | ModelError]:
+        """`reply` to each dialogue, asked for at once; where the model failed, its error.
+
+        Raises ConfigError as `say`.
+        """
+        turns = [self._prepare(dialogue, strategy) for dialogue in dialogues]
+        return [
+            ModelError(f"{self.name} did not answer: {got.error}")
+            if got.error is not None
+            else self._mended(turn, got)
+            for turn, got in zip(
+                turns, self.inner.complete([turn.request for turn in turns]), strict=True
+            )
+        ]
 
     def stream_reply(
         self, dialogue: Dialogue, strategy: Strategy | None = None

@@ -1,0 +1,110 @@
+"""The metrics of a classification that are no mean of rights and wrongs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tunelm.scoring.metric import Metric, gold_answers, ratio
+from tunelm.types import NO_LABEL, Example, Prediction, label_form
+
+
+@dataclass(frozen=True)
+class _MacroF1(Metric):
+    """The mean over labels of each label's F1: a rare label weighs as much as a common one.
+
+    The labels are the gold answers of the rows that are scored (see `bound`). For each there
+    are three counts: rows right, rows of that label, rows answered with it. An answer that is
+    none of them still misses its row's label.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    def bound(self, examples: Sequence[Example]) -> Metric:
+        if self.labels or not examples:
+            return self
+        found = tuple(sorted({label_form(gold_answers(self.name, e)[0]) for e in examples}))
+        return replace(self, labels=found, width=3 * len(found))
+
+    def signature(self, examples: Sequence[Example] = ()) -> str:
+        return "macro_f1|labels:gold|norm:case,spaces|refs:any"
+
+    def row_value(self, output: str, example: Example) -> None:
+        return None
+
+    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
+        accepted = [label_form(a) for a in gold_answers(self.name, example)]
+        gold = accepted[0]
+        got = gold if label_form(output) in accepted else label_form(output)
+        counts = ((gold == got == label, gold == label, got == label) for label in self.labels)
+        return tuple(float(count) for label in counts for count in label)
+
+    @property
+    def aggregate(self) -> Callable[[Sequence[float]], float]:
+        return macro_f1
+
+
+@dataclass(frozen=True)
+class _InvalidLabel(Metric):
+    """The share of answers that are none of the task's labels, as `models.labels` found them."""
+
+    def signature(self, examples: Sequence[Example] = ()) -> str:
+        return "invalid_label|as:answered"
+
+    def row_value(self, output: str, example: Example) -> None:
+        return None
+
+    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
+        return (math.nan, math.nan)
+
+    def prediction_statistics(
+        self, prediction: Prediction, example: Example
+    ) -> tuple[float, ...] | None:
+        if prediction.output is None:
+            return None
+        return (float((prediction.format_error or "").startswith(NO_LABEL)), 1.0)
+
+    @property
+    def lower_is_better(self) -> bool:
+        return True
+
+    @property
+    def aggregate(self) -> Callable[[Sequence[float]], float]:
+        return ratio
+
+
+def macro_f1(vector: Sequence[float]) -> float:
+    """The mean F1 of the labels that occur, from (right, gold, answered) of each label.
+
+    >>> round(macro_f1([1, 2, 1, 1, 1, 2]), 3)
+    0.667
+    """
+    found = [
+        2 * right / (gold + answered)
+        for right, gold, answered in zip(vector[::3], vector[1::3], vector[2::3], strict=True)
+        if gold
+    ]
+    return sum(found) / len(found) if found else math.nan
+
+
+OF_LABELS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _MacroF1(
+            "macro_f1",
+            "mean over the labels of each label's F1, rare and common labels alike",
+            1.0,
+            False,
+            0,
+        ),
+        _InvalidLabel(
+            "invalid_label",
+            "share of answers that are none of the labels; less is better",
+            1.0,
+            True,
+            2,
+        ),
+    )
+}
+"""Those of classifications, by name."""
