@@ -100,7 +100,9 @@ def ask_for(
     if path.suffix != ".toml" and not (TASKS / f"{source}.toml").is_file():
         tasks = ", ".join(sorted(p.stem for p in TASKS.glob("*.toml")))
         raise ConfigError(f"{source}: no such file, and no bundled task. Bundled: {tasks}.")
+    from tunelm.data.read import scan
     from tunelm.pipeline import with_built_data
+    from tunelm.tutor.teaching import turn_records
 
     config = with_built_data(load_config(source))
     base = config.model if model is None else config.model.model_copy(update={"base": model})
@@ -114,6 +116,7 @@ def ask_for(
         columns={**config.data.columns, **columns},
         over_long=config.data.over_long,
         needs_model=True,
+        reader=turn_records if config.task.kind == "dialogue" else scan,
     )
 
 

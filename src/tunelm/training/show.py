@@ -55,6 +55,8 @@ class Ask:
     over_long: str = "error"
     needs_model: bool = False
     """Whether a missing extra is an error, rather than a profile in words."""
+    reader: Callable[[Path, str | None, Mapping[str, str]], Iterator[Record | Fault]] = scan
+    """What makes rows of a file of this kind of task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def show(ask: Ask, pick: Pick, progress: Callable[[str, int, int], None] | None 
     profiler = Profiler(lens.measure if lens else None, lens.limit if lens else None)
     shown: dict[int, ShownRow] = {}
     rows = 0
-    for number, item in _numbered(scan(ask.path, ask.format, ask.columns)):
+    for number, item in _numbered(ask.reader(ask.path, ask.format, ask.columns)):
         rows = max(rows, number)
         if isinstance(item, Fault):
             profiler.fault(item)

@@ -164,8 +164,8 @@ def read_dialogues(path: Path) -> list[Dialogue]:
     return [dialogue for _, dialogue in located_dialogues(path)]
 
 
-def located_dialogues(path: Path) -> list[tuple[str, Dialogue]]:
-    """(file:line, dialogue) of all dialogues of a file (`Dialogue.to_json`, a line each).
+def located_dialogues(path: Path) -> list[tuple[Record, Dialogue]]:
+    """(row, dialogue) of all dialogues of a file (`Dialogue.to_json`, a line each).
 
     A row without `problem` is about its first user message; without `group`, its group is the
     problem's hash. A system message is refused: instructions belong to the task.
@@ -173,7 +173,7 @@ def located_dialogues(path: Path) -> list[tuple[str, Dialogue]]:
     Raises:
         DataError: naming every broken row as file:line, and a problem that has two groups.
     """
-    found: list[tuple[str, Dialogue]] = []
+    found: list[tuple[Record, Dialogue]] = []
     problems: list[str] = []
     groups: dict[str, tuple[str, str]] = {}
     for item in scan(path, "messages"):
@@ -193,7 +193,7 @@ def located_dialogues(path: Path) -> list[tuple[str, Dialogue]]:
                 f"{item.source}: the problem has group {its.group!r} here and {group!r} in {where}:"
                 " give it one, so that all its dialogues stand on one side of a split"
             )
-        found.append((item.source, dialogue))
+        found.append((item, dialogue))
     if problems:
         raise DataError(problems)
     return found

@@ -14,9 +14,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from tunelm.data.read import Row
+from tunelm.data.records import Record, to_example
 from tunelm.errors import ConfigError, DataError
 from tunelm.rundir import write_text
 from tunelm.tutor.dialogues import STUDENT, TEACHER, Dialogue, located_dialogues, to_examples
@@ -25,7 +25,7 @@ from tunelm.tutor.policy import Style, closes
 from tunelm.tutor.reading import Mark, clipped, marks_of
 from tunelm.tutor.solved import strategy_of
 from tunelm.tutor.strategies import STRATEGIES, Strategy
-from tunelm.types import Example, Message, content_hash
+from tunelm.types import Example, Message
 
 _RULES = (
     "Write one short turn, in the student's language. The note in square brackets at the end of the"
@@ -126,23 +126,25 @@ def turn_examples(dialogues: Iterable[Dialogue]) -> Iterator[Example]:
     Raises:
         DataError: a dialogue is broken.
     """
-    for dialogue in dialogues:
-        places = [i for i, turn in enumerate(dialogue.turns) if turn.role == TEACHER]
-        for place, example in zip(places, to_examples([dialogue]), strict=True):
-            before = dataclasses.replace(dialogue, turns=dialogue.turns[:place])
-            strategy = strategy_of(dialogue, place)
-            messages = teacher_messages(before, strategy).messages
-            yield dataclasses.replace(
-                example,
-                id=content_hash([[[m.role, m.content] for m in messages], example.answers]),
-                messages=messages,
-                metadata={**example.metadata, "strategy": strategy.value},
-            )
+    return (to_example(record) for dialogue in dialogues for record in _records(dialogue))
 
 
-def read_turns(
-    path: Path, *, format: str | None = None, columns: Mapping[str, str] | None = None
-) -> Iterator[Row]:
+def _records(dialogue: Dialogue, file: str = "", line: int = 0) -> Iterator[Record]:
+    """The rows of a dialogue that stands in a line of a file."""
+    places = [i for i, turn in enumerate(dialogue.turns) if turn.role == TEACHER]
+    for place, example in zip(places, to_examples([dialogue]), strict=True):
+        before = dataclasses.replace(dialogue, turns=dialogue.turns[:place])
+        strategy = strategy_of(dialogue, place)
+        asked = teacher_messages(before, strategy).messages
+        turns = [*asked, Message("assistant", example.answers[0])]
+        messages = tuple({"role": m.role, "content": m.content} for m in turns)
+        extra = {"group": example.group, **example.metadata, "strategy": strategy.value}
+        yield Record(file, line, "messages", messages, extra=extra)
+
+
+def turn_records(
+    path: Path, format: str | None = None, columns: Mapping[str, str] | None = None
+) -> Iterator[Record]:
     """The rows of a task of kind `dialogue`: one for each teacher turn of a file of dialogues.
 
     Raises:
@@ -153,18 +155,20 @@ def read_turns(
             f"{path}: a task of dialogues reads JSONL with `messages` (docs/tutor.md), and neither"
             " data.format nor data.columns can change that"
         )
-    for source, dialogue in located_dialogues(path):
-        yield from (Row(source, example) for example in turn_examples([dialogue]))
+    for row, dialogue in located_dialogues(path):
+        yield from _records(dialogue, row.file, row.line)
+
+
+def read_turns(
+    path: Path, *, format: str | None = None, columns: Mapping[str, str] | None = None
+) -> Iterator[Row]:
+    """`turn_records` as rows to train and score on. Raises DataError as that."""
+    return (Row(r.source, to_example(r)) for r in turn_records(path, format, columns))
 
 
 def write_turns(path: Path, dialogues: Iterable[Dialogue]) -> int:
     """Write `turn_examples` as chat rows that every task can read; how many there are."""
-    rows = [_row(example) for example in turn_examples(dialogues)]
+    records = [record for dialogue in dialogues for record in _records(dialogue)]
+    rows = [{"messages": record.messages, **record.extra} for record in records]
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return len(rows)
-
-
-def _row(example: Example) -> dict[str, Any]:
-    chat = [*example.messages, Message("assistant", example.answers[0])]
-    messages = [{"role": m.role, "content": m.content} for m in chat]
-    return {"messages": messages, "group": example.group, **example.metadata}
