@@ -56,6 +56,12 @@ class _Telling(Metric):
         value = self.row_value(output, example)
         return (math.nan, math.nan) if value is None else (value, 1.0)
 
+    def prediction_statistics(
+        self, prediction: Prediction, example: Example
+    ) -> tuple[float, ...] | None:
+        found = super().prediction_statistics(prediction, example)
+        return None if found is None or math.isnan(found[0]) else found
+
     @property
     def lower_is_better(self) -> bool:
         return True
