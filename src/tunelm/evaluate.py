@@ -6,13 +6,16 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tunelm.config import TaskConfig
 from tunelm.errors import ModelError
+from tunelm.judging.carried_out import with_kept
+from tunelm.judging.judge import Judge
 from tunelm.models.base import ChatModel
-from tunelm.predict import chunk_of, in_chunks, predict
+from tunelm.predict import answers_to, chunk_of, in_chunks
 from tunelm.rundir import write_json
 from tunelm.scoring.dialogue_metrics import TALKS
 from tunelm.scoring.metric import Metric
@@ -25,33 +28,46 @@ TIMED_ROWS = 5
 Parts = Mapping[str, Sequence[Example]]
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """What teachers are judged by beside their rows.
+
+    `talks` are conversations by part, whose name ends in TALKS; `judge` says which strategy a turn
+    is, None where nobody knows.
+    """
+
+    talks: Parts = field(default_factory=dict[str, Sequence[Example]])
+    judge: Judge | None = None
+
+
 def evaluate(
     model: ChatModel,
     parts: Parts,
     folder: Path,
     task: TaskConfig,
     progress: Callable[[str, int, int], None],
+    teaching: Teaching | None = None,
 ) -> dict[str, Usage]:
     """Predict and score each part; writes predictions.jsonl and scores.json.
 
-    The rows of a part whose name ends in TALKS are conversations, and are held. Returns the tokens
-    used, by part; unknown where the model does not say.
+    Of a task of dialogues also the parts of `teaching`, whose conversations are held. Returns the
+    tokens used, by part; unknown where the model does not say.
     """
     usage: dict[str, Usage] = {}
     scores: dict[str, Any] = {"parts": {}, "rows": {}}
-    for part, examples in parts.items():
+    teaching = teaching or Teaching()
+    for part, examples in {**parts, **teaching.talks}.items():
 
         def shown(done: int, total: int, part: str = part) -> None:
             progress(f"answers {part}".replace("_", " "), done, total)
 
-        def held(chunk: Sequence[Example], part: str = part) -> list[Prediction]:
-            return hold(model, chunk, part, task.max_tokens)
+        def answer(chunk: Sequence[Example], part: str = part) -> list[Prediction]:
+            if part.endswith(TALKS):
+                return hold(model, chunk, part, task.max_tokens)
+            return with_kept(teaching.judge, chunk, answers_to(model, chunk, part, task.max_tokens))
 
         path = folder / "predictions.jsonl"
-        if part.endswith(TALKS):
-            predictions = in_chunks(held, examples, part, path, chunk_of(model), shown)
-        else:
-            predictions = predict(model, examples, part, path, task.max_tokens, shown)
+        predictions = in_chunks(answer, examples, part, path, chunk_of(model), shown)
         usage[part] = sum((p.usage for p in predictions), ZERO_USAGE)
         metrics = metrics_of(task.kind, part)
         scores["parts"][part], scores["rows"][part] = score_part(metrics, examples, predictions)

@@ -19,7 +19,8 @@ from tunelm.data.prepare import Length, Reader, prepare
 from tunelm.data.read import read_rows
 from tunelm.data.split import Split
 from tunelm.errors import ConfigError, TunelmError
-from tunelm.evaluate import Parts, evaluate, time_answers
+from tunelm.evaluate import Teaching, evaluate, time_answers
+from tunelm.judging.carried_out import strategy_judge
 from tunelm.models import remote_base
 from tunelm.models.budget import Wallet
 from tunelm.models.labels import answering, note_labels
@@ -75,12 +76,12 @@ def compare(
         length, limit = token_counter(config, base["context"])
         split = prepare(config.data, run.path, length, limit, reader=reader_for(config.task.kind))
         note_labels(run, split)
-        talks = note_talks(run, split)
+        teaching = note_teaching(run, split)
         wallet = Wallet(config.budget, run.path / "spending.jsonl")
         for name in in_order(config):
             route = make_route(config.routes[name], wallet)
             for seed in seeds_of(config, name):
-                run_route(route, run, split, name, seed, progress, talks)
+                run_route(route, run, split, name, seed, progress, teaching)
         return write_report(run.path)
 
 
@@ -116,14 +117,16 @@ def reader_for(kind: str) -> Reader:
     return read_turns if kind == "dialogue" else read_rows
 
 
-def note_talks(run: RunDir, split: Split) -> Parts:
-    """The conversations to hold on dev and test, for a task of dialogues; in the run's TALKS_FILE.
+def note_teaching(run: RunDir, split: Split) -> Teaching:
+    """What a task of dialogues is judged by beside its rows: nothing, for other tasks.
 
-    Raises ConfigError where the primary metric is of conversations and there are none.
+    The conversations on dev and test stand in the run's TALKS_FILE, the judge of strategies is
+    trained on its train rows. Raises ConfigError where the primary metric is of conversations and
+    there are none.
     """
     its = run.config
     if its.task.kind != "dialogue":
-        return {}
+        return Teaching()
     parts = {f"{n}{TALKS}": talks_of(split.part(n), its.compare.conversations) for n in EVALUATED}
     if get_metric(its.compare.primary_metric).of_conversations and not all(parts.values()):
         raise ConfigError(
@@ -135,7 +138,8 @@ def note_talks(run: RunDir, split: Split) -> Parts:
     write_text(
         run.path / TALKS_FILE, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
     )
-    return {name: talks for name, talks in parts.items() if talks}
+    talks = {name: found for name, found in parts.items() if found}
+    return Teaching(talks, strategy_judge(run.path, split.train))
 
 
 def in_order(config: Config) -> list[str]:
@@ -183,7 +187,7 @@ def run_route(
     name: str,
     seed: int,
     progress: Progress,
-    talks: Parts,
+    teaching: Teaching,
 ) -> None:
     """Plan, fit, open and evaluate one route, as far as that has not been done before.
 
@@ -194,7 +198,7 @@ def run_route(
         return
     run.event(route=name, seed=seed, stage="start")
     try:
-        record = fit_and_evaluate(route, run, split, name, seed, progress, talks)
+        record = fit_and_evaluate(route, run, split, name, seed, progress, teaching)
     except TunelmError as error:
         record = {"status": "failed", "reason": str(error), "seconds": None}
         record |= {"usage": {}, "evaluate_usage": {}, "measured": {}}
@@ -211,7 +215,7 @@ def fit_and_evaluate(
     name: str,
     seed: int,
     progress: Progress,
-    talks: Parts,
+    teaching: Teaching,
 ) -> dict[str, Any]:
     """One route from its plan to its scores; the content of fit.json."""
     folder, config = run.route(name, seed), run.config
@@ -242,7 +246,7 @@ def fit_and_evaluate(
     measured = {**_estimates(adapted), "seconds_fit": seconds}
     timed, timing = time_answers(model, parts["dev"], config.task.max_tokens)
     measured |= timed
-    usage = evaluate(model, {**parts, **talks}, folder, config.task, shown) | {"timing": timing}
+    usage = evaluate(model, parts, folder, config.task, shown, teaching) | {"timing": timing}
     score_texts(model, neutral_texts(config), NEUTRAL, folder / "predictions.jsonl")
     shared = "measured: peak of the comparing process so far, all routes in it"
     measured.setdefault("peak_memory", Estimate(peak_memory(), "bytes", shared))

@@ -43,12 +43,19 @@ def predict(
     """
 
     def answer(chunk: Sequence[Example]) -> list[Prediction]:
-        requests = [Request(e.messages, max_tokens=max_tokens) for e in chunk]
-        answers = model.complete(requests)
-        found = [_prediction(e, part, a) for e, a in zip(chunk, answers, strict=True)]
-        return _scored(model, chunk, found)
+        return answers_to(model, chunk, part, max_tokens)
 
     return in_chunks(answer, examples, part, path, chunk_of(model), progress)
+
+
+def answers_to(
+    model: ChatModel, examples: Sequence[Example], part: str, max_tokens: int
+) -> list[Prediction]:
+    """Greedy answers to all examples at once, one Prediction each, in order."""
+    requests = [Request(e.messages, max_tokens=max_tokens) for e in examples]
+    answers = model.complete(requests)
+    found = [_prediction(e, part, a) for e, a in zip(examples, answers, strict=True)]
+    return _scored(model, examples, found)
 
 
 def in_chunks(

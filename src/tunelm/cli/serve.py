@@ -48,6 +48,7 @@ def _options(command: Any) -> Any:
             help="What clients call the base model, where they insist on one  [default: its own]",
         ),
         click.option("--no-train", is_flag=True, help="Only answer: take no fine-tuning jobs."),
+        click.option("--no-chat", is_flag=True, help="Leave the chat page out."),
         click.option(
             "--max-adapters", type=number, default=16, show_default=True, help="Held in memory."
         ),
@@ -93,9 +94,12 @@ def serve_command(
     ready_file: Path | None,
     parent: int | None,
     no_train: bool,
+    no_chat: bool,
     **settings: Any,
 ) -> None:
     """Serve TARGET by the OpenAI protocol: chats, completions, and fine-tuning jobs.
+
+    At the address itself is a chat page for the browser; what is said there is kept in --state.
 
     TARGET is a run (its base and all its routes), RUN/ROUTE, an adapter's folder, or a model.
     Only this machine is answered unless --host and --api-key-env say otherwise.
@@ -128,9 +132,15 @@ def serve_command(
 
             write_json(ready_file, {"url": url, "pid": os.getpid()})
         click.echo(f"ready: {url} ({_models(app.target)})")
+        if not no_chat:
+            click.echo(f"chat page: {url.removesuffix('v1')}")
 
     folder = state or platformdirs.user_data_path("tunelm") / "server"
-    settings |= {"api_keys": () if key is None else (key,), "train": not no_train}
+    settings |= {
+        "api_keys": () if key is None else (key,),
+        "train": not no_train,
+        "chat": not no_chat,
+    }
     try:
         listen(ServerSettings(target, folder, **settings), ready, parent)
     finally:

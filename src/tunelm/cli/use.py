@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tunelm.models.budget import Wallet
 
 
-def _spending_options(command: Any) -> Any:
+def spending_options(command: Any) -> Any:
     for option in (
         click.option(
             "--max-usd",
@@ -31,7 +31,7 @@ def _spending_options(command: Any) -> Any:
 
 
 @contextmanager
-def _paying(spend: bool, max_usd: float | None) -> Generator[Wallet]:
+def paying(spend: bool, max_usd: float | None) -> Generator[Wallet]:
     """The wallet of one command; what was spent is said at its end, however it ends."""
     from tunelm.config import BudgetConfig
     from tunelm.models.budget import Wallet
@@ -54,7 +54,7 @@ def _paying(spend: bool, max_usd: float | None) -> Generator[Wallet]:
 @click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
 @click.option("--seed", type=int, default=None, help="For temperatures above 0.")
-@_spending_options
+@spending_options
 def generate_command(
     target: str,
     prompt: str | None,
@@ -74,7 +74,7 @@ def generate_command(
 
     messages = (tunelm.Message("user", text),)
     request = tunelm.Request(messages, max_tokens, temperature, seed=seed)
-    with _paying(**spending) as wallet:
+    with paying(**spending) as wallet:
         for delta in tunelm.load(target, wallet).stream(request):
             click.echo(delta.text, nl=False)
         click.echo()
@@ -87,7 +87,7 @@ def generate_command(
 @click.option("--out", type=click.Path(path_type=Path), help="Write the predictions there (JSONL).")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@_spending_options
+@spending_options
 def eval_command(
     target: str,
     data: Path,
@@ -105,7 +105,7 @@ def eval_command(
     from tunelm.cli.tables import print_table
     from tunelm.score_file import score_file
 
-    with _paying(**spending) as wallet, shown(quiet) as progress:
+    with paying(**spending) as wallet, shown(quiet) as progress:
         result = score_file(target, data, max_tokens, out, progress, wallet)
     if as_json:
         import json

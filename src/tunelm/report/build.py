@@ -16,6 +16,7 @@ from tunelm.report.evidence import (
     choose_winner,
     compare_pairs,
     dev_scores,
+    floors_of,
     interval_scores,
     outcomes,
     smallest_difference,
@@ -54,7 +55,7 @@ def build_report(run: Path) -> Report:
     """
     found = read_run(run)
     answers = [answers_of(found, route, "test") for route in found.routes if route.finished]
-    pairs = compare_pairs(answers, found.primary)
+    pairs = compare_pairs(answers, found.primary, floors_of(found))
     routes = _routes(found, answers)
     winner, runner_up = choose_winner(routes, found.primary)
     baseline = _baseline(routes)
@@ -80,6 +81,7 @@ def build_report(run: Path) -> Report:
         "settings": settings_of(found),
         "routes": routes,
         "forgetting": forgetting(found, baseline),
+        "judges": dict(found.judges),
         "conversations": conversations_of(found, answers, baseline),
         "pairs": pairs,
         "mde": smallest_difference(pairs, found.primary, winner, rival),

@@ -277,6 +277,24 @@ def _share(part: float | None, whole: float | None) -> str:
     return "unknown" if part is None or not whole else f"about {part / whole:.0%}"
 
 
+def judge_notes(report: Report) -> list[str]:
+    """How far the judge behind a metric agrees with people, or why there is none."""
+    return [_judge_note(name, judge) for name, judge in report["judges"].items()]
+
+
+def _judge_note(name: str, judge: Mapping[str, Any]) -> str:
+    if "unknown" in judge:
+        return f"{name} is unknown: {judge['unknown']}"
+    figures = [
+        f"{title} {found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+        for title, found in ((t, judge["agreement"][t]) for t in ("accuracy", "kappa"))
+    ]
+    return (
+        f"{name} is by a judge learned from the labels of this run's {judge['rows']:,} train rows; "
+        f"on rows of problems that it has not seen it agrees with the labels: {', '.join(figures)}."
+    )
+
+
 TABLES: tuple[tuple[str, str, Callable[[Report], list[dict[str, str]]]], ...] = (
     ("How they ended", "", ending_rows),
     ("By kind of student", "Solved unaided, and in brackets told first, in percent.", student_rows),

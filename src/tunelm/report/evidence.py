@@ -183,12 +183,28 @@ def _dev_tokens(route: Mapping[str, Any]) -> float:
     return math.inf if tokens is None else tokens
 
 
-def compare_pairs(answers: Sequence[Answers], primary: str) -> list[dict[str, Any]]:
+def floors_of(run: Run) -> dict[str, float]:
+    """Of metrics that are by a judge: the smallest difference that can be more than its errors.
+
+    A judge that errs on a share e of the rows can make a difference of e out of nothing, where it
+    errs on one route's rows alone. So e is taken, at the upper end of its interval.
+    """
+    return {
+        name: 1 - judge["agreement"]["accuracy"]["low"]
+        for name, judge in run.judges.items()
+        if "unknown" not in judge
+    }
+
+
+def compare_pairs(
+    answers: Sequence[Answers], primary: str, floors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Every pair of finished routes on every metric, the primary metric's first.
 
     `a` stands later in the task file than `b`, and a control is always `b`, so that `diff`
     mostly reads as a gain. Holm's correction runs over the primary metric's pairs of routes
     that are neither controls nor parity checks; every other pair's verdict is from its own p.
+    No two are told apart by less than a metric's floor (`floors_of`).
     """
     pairs: list[dict[str, Any]] = []
     metrics = answers[0].metrics if answers else {}
@@ -201,7 +217,11 @@ def compare_pairs(answers: Sequence[Answers], primary: str) -> list[dict[str, An
         p = pair["p_holm"] if pair["family"] else pair["p"]
         sign = get_metric(pair["metric"]).sign
         pair["verdict"] = verdict(None if pair["diff"] is None else sign * pair["diff"], p)
-        pair["note"] = _note(pair, primary)
+        floor = (floors or {}).get(pair["metric"], 0.0)
+        below = pair["diff"] is not None and abs(pair["diff"]) < floor
+        pair["verdict"] = "not distinguishable" if below else pair["verdict"]
+        refused = f"; below what its judge can show ({100 * floor:.1f} points)" * below
+        pair["note"] = f"{_note(pair, primary) or ''}{refused}".removeprefix("; ") or None
     return pairs
 
 

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from tunelm.report import words
-from tunelm.report.conversations import TABLES
+from tunelm.report.conversations import TABLES, judge_notes
 from tunelm.report.evidence import find_pair
 from tunelm.report.svg import axis_for, scale_strip, strip
 from tunelm.report.tradeoff import tradeoff_rows
@@ -45,6 +45,7 @@ def html_page(report: Report) -> str:
         usage=words.usage_rows(report),
         tradeoff=tradeoff_rows(report),
         money=words.money_rows(report),
+        judge_notes=judge_notes(report),
         talks=[
             (heading, note, found)
             for heading, note, rows in TABLES

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tunelm.report.conversations import TABLES
+from tunelm.report.conversations import TABLES, judge_notes
 from tunelm.report.tradeoff import tradeoff_rows
 from tunelm.report.words import (
     between,
@@ -39,6 +39,7 @@ def markdown_page(report: Report) -> str:
         _unit_note(report),
         "### Every metric, on the test rows",
         _table(_metrics(report)),
+        *judge_notes(report),
         *_conversations(report),
         *_forgetting(report),
         "## Pairs",

@@ -25,6 +25,8 @@ EVALUATED = ("dev", "test")
 TALKS_FILE = "talks.jsonl"
 """The conversations that every route of a task of dialogues holds, with their parts."""
 
+UNKNOWN_JUDGES = "judges/unknown.json"
+
 NEUTRAL = "neutral"
 """The texts on which a text task's routes are scored too, to see what was forgotten."""
 
@@ -118,6 +120,9 @@ class Run:
     lines: int | None
     """Lines of running text that were kept; None where the rows are no texts."""
     routes: tuple[RouteRun, ...] = field(default=())
+    judges: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """By metric: `agreement` with people's labels, `rows` and `groups` of the judge behind it; or
+    `unknown`, why there is none."""
 
     @property
     def task(self) -> dict[str, Any]:
@@ -165,7 +170,8 @@ def read_run(path: Path) -> Run:
     parts |= _talks(path / TALKS_FILE)
     names = config["config"]["compare"]["routes"]
     routes = [_route(path, name, config["config"]["routes"][name]) for name in names]
-    return Run(path, config, split, parts, ledger, lines or None, _with_parity(routes))
+    found = _with_parity(routes)
+    return Run(path, config, split, parts, ledger, lines or None, found, _judges(path))
 
 
 def _with_parity(routes: Sequence[RouteRun]) -> tuple[RouteRun, ...]:
@@ -205,6 +211,15 @@ def _rows(
         )
     parts = {part: [found[i] for i in split["parts"][part]["ids"]] for part in EVALUATED}
     return parts, dict(ledger), lines
+
+
+def _judges(path: Path) -> dict[str, Any]:
+    """The judges of a run, by the metric they are behind."""
+    about = _optional(path / "judges" / "strategy" / "judge.json")
+    if about:
+        kept = {key: about[key] for key in ("agreement", "rows", "groups")}
+        return {"strategy_kept": kept}
+    return {name: {"unknown": why} for name, why in _optional(path / UNKNOWN_JUDGES).items()}
 
 
 def _talks(path: Path) -> dict[str, list[Example]]:

@@ -110,7 +110,16 @@ class LocalServer:
             ) from None
 
     def _command(self) -> list[str]:
-        command = [sys.executable, "-m", "tunelm", "serve", self._target(), "--port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "tunelm",
+            "serve",
+            self._target(),
+            "--port",
+            "0",
+            "--no-chat",
+        ]
         command += ["--state", str(self.folder / "state"), "--ready-file", str(self._ready)]
         return [*command, "--parent", str(os.getpid())]
 

@@ -72,12 +72,15 @@ class _Telling(Metric):
 
 
 @dataclass(frozen=True)
-class _Held(Metric):
-    """The mean over conversations of one of their facts; unknown where a fact is not there."""
+class _Fact(Metric):
+    """The mean of a prediction's fact of this name, over those that have it."""
 
     less: bool = False
+    talks: bool = True
 
     def signature(self, examples: Sequence[Example] = ()) -> str:
+        if not self.talks:
+            return f"{self.name}|judge:of the run, from its train rows"
         hashes = {str(e.metadata.get("students")) for e in examples}
         return f"{self.name}|students:{hashes.pop() if len(hashes) == 1 else 'var'}|match:tokens"
 
@@ -95,7 +98,7 @@ class _Held(Metric):
 
     @property
     def of_conversations(self) -> bool:
-        return True
+        return self.talks
 
     @property
     def lower_is_better(self) -> bool:
@@ -109,14 +112,14 @@ class _Held(Metric):
 HELD: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        _Held(
+        _Fact(
             "solved_unaided",
             "share of conversations in which the student finds the answer before it is told",
             1.0,
             True,
             2,
         ),
-        _Held(
+        _Fact(
             "solved_after_telling",
             "share of conversations in which the student says the answer only once it was told; "
             "less is better",
@@ -125,7 +128,7 @@ HELD: Mapping[str, Metric] = {
             2,
             less=True,
         ),
-        _Held(
+        _Fact(
             "telling_rate",
             "share of conversations in which the teacher tells before the student has found it; "
             "less is better",
@@ -134,7 +137,7 @@ HELD: Mapping[str, Metric] = {
             2,
             less=True,
         ),
-        _Held(
+        _Fact(
             "turns_to_solve",
             "teacher's turns until the student finds the answer unaided, where it does; less is "
             "better",
@@ -163,6 +166,15 @@ OF_TURNS: Mapping[str, Metric] = {
             1.0,
             True,
             2,
+        ),
+        _Fact(
+            "strategy_kept",
+            "share of turns in which a judge, trained on this run's train rows, sees the strategy "
+            "that was asked for",
+            1.0,
+            True,
+            2,
+            talks=False,
         ),
     )
 }

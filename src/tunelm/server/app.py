@@ -6,9 +6,9 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from tunelm.errors import ModelError
 from tunelm.models.identity import base_identity, check_adapter
@@ -21,6 +21,9 @@ from tunelm.server.errors import ApiError, install
 from tunelm.server.inference import router
 from tunelm.server.settings import ServerSettings
 from tunelm.server.verify import evaluated, verify
+
+if TYPE_CHECKING:
+    from tunelm.server.chat_desk import Desk
 
 
 class _Runner(Protocol):
@@ -54,8 +57,16 @@ def create_app(settings: ServerSettings) -> FastAPI:
     target.catalog.on_remove = lambda served: served.adapter and engine.forget(served.adapter)
     verified = verify(asked, engine) if asked else []
     runner: _Runner | None = None
+    page: tuple[APIRouter, Desk] | None = None
+    if settings.chat:
+        from tunelm.server.chat import build as build_page
+
+        page = build_page(settings, target, engine)
     app = FastAPI(
-        title="tunelm", lifespan=_lifespan(engine, lambda: runner), docs_url=None, redoc_url=None
+        title="tunelm",
+        lifespan=_lifespan(engine, lambda: runner, page[1] if page else None),
+        docs_url=None,
+        redoc_url=None,
     )
     install(app)
     app.state.target, app.state.verified, app.state.engine = target, verified, engine
@@ -65,6 +76,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
         training, runner = build(settings, target.catalog, target.config)
         app.include_router(training)
+    if page is not None:
+        app.include_router(page[0])
     _add_health(app, engine)
     app.add_middleware(Guard, settings=settings)
     return app
@@ -85,7 +98,9 @@ def check_base(target: Target) -> None:
         check_adapter(adapter, identity)
 
 
-def _lifespan(engine: Engine, runner: Callable[[], _Runner | None]) -> Callable[[FastAPI], Any]:
+def _lifespan(
+    engine: Engine, runner: Callable[[], _Runner | None], desk: Desk | None
+) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         engine.deliver = deliver_to(asyncio.get_running_loop())
@@ -97,6 +112,8 @@ def _lifespan(engine: Engine, runner: Callable[[], _Runner | None]) -> Callable[
             yield
         finally:
             await asyncio.to_thread(engine.stop)
+            if desk is not None:
+                await asyncio.to_thread(desk.close)
             if training is not None:
                 await asyncio.to_thread(training.stop)
 

@@ -18,6 +18,8 @@ from tunelm.server.settings import MEBIBYTE, ServerSettings
 
 OPEN = ("/health", "/ready")
 """What needs no key: it says only whether the server works, and how busy it is."""
+_PAGE, _PAGE_ASKS = "/chat/", "/chat/api/"
+"""The chat page's files need no key either, or it could not ask for one; what it asks does."""
 _SAID = "the request is too large: at most {} bytes are taken."
 _CLOSE = {"Connection": "close"}  # what is left of the body is not read
 FORM = MEBIBYTE
@@ -54,7 +56,7 @@ class Guard:
 
     def _refused(self, headers: Headers, path: str) -> ApiError | None:
         if self._keys:
-            return None if path in OPEN or self._has_key(headers) else _no_key(headers)
+            return None if _is_open(path) or self._has_key(headers) else _no_key(headers)
         named = _hostname(f"//{headers.get('host', '')}")
         origin = headers.get("origin")
         if not self._own(named):
@@ -90,6 +92,11 @@ class _Meter:
             # the one kind of error that FastAPI lets through while it reads a body
             raise HTTPException(413, _SAID.format(self._limit), _CLOSE)
         return message
+
+
+def _is_open(path: str) -> bool:
+    page = path == "/" or (path.startswith(_PAGE) and not path.startswith(_PAGE_ASKS))
+    return page or path in OPEN
 
 
 def _too_large(headers: Headers, limit: int) -> ApiError | None:

@@ -34,6 +34,7 @@ class ServerSettings:
         verify: a run whose stored predictions the served model must repeat before it is ready.
         threads: CPU threads for answering; None: one for a small model, else PyTorch's choice.
         name: what clients call the base model; None: its own name.
+        chat: whether the chat page is there; it keeps its conversations in `state`.
     """
 
     target: str
@@ -51,6 +52,7 @@ class ServerSettings:
     verify: Path | None = None
     threads: int | None = None
     name: str | None = None
+    chat: bool = False
 
     def check(self) -> None:
         """Raises ConfigError where anybody on the network could use the server."""
