@@ -77,7 +77,9 @@ def main():
 
     print("\n== Step 3: model ==")
     scenarios = read_scenarios()
-    print(f"{config.model.base} in a TeacherStudentDialogueModel, which knows of each strategy when:")
+    print(
+        f"{config.model.base} in a TeacherStudentDialogueModel, which knows of each strategy when:"
+    )
     for strategy, words in STRATEGIES.items():
         print(f"  {strategy}: {words.when}")
 
@@ -94,7 +96,9 @@ def main():
     print("\n== Step 5: conversation ==")
     model = tunelm.load(kept / arguments.route)
     chosen = talk(model, scenarios, shown=True)
-    print(f"the expected strategy in {chosen} of {len(scenarios)} scenarios, by rule in every route")
+    print(
+        f"the expected strategy in {chosen} of {len(scenarios)} scenarios, by rule in every route"
+    )
 
     print("\n== Step 6: comparison ==")
     for name, route in routes.items():

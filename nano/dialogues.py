@@ -5,7 +5,7 @@
 The problems are the facts of the shelf `stated`: the model has read them and was never asked
 about them. Every fact has two dialogues with two kinds of student; none with the held-out kind.
 The tutor looks at what the student has just said: silence is met with encouragement, a belief
-with what contradicts it, a guess with a question, the right answer with a check. It tells only
+with what it cannot explain, a guess with a question, the right answer with a check. It tells only
 after four turns of help.
 """
 
@@ -60,21 +60,23 @@ TEACHER_SAYS: Mapping[Strategy, tuple[str, ...]] = {
         "How could you find out whether {w} fits?",
     ),
     S.SCAFFOLDING: (
-        "Let us rule some out. {a} {b} What is left?",
-        "One step at a time. {a} So that one is taken. Which could it be then?",
-        "Let us sort it together. {b} {a} What do you know that is not among these?",
         'First step: say in your own way what is asked about "{k}". What is it?',
+        'Let us take it apart. Is "{k}" a person, a place, a thing or something else?',
+        'One step at a time. Why can {w} not be right for "{k}"?',
+        'Start small: what is one thing that you are sure of about "{k}"?',
+        'Let us sort it together. What kind of answer goes with "{k}": a name, a number, a word?',
     ),
     S.MISCONCEPTION: (
-        "I see where that comes from, but {w} belongs elsewhere: {m} Can it be both?",
-        "Many people mix these up. {m} So what about yours?",
-        "You said {w}. Look: {m} Does that leave room for it here?",
-        'Easy to confuse! {m} What is different about "{k}"?',
+        'I see where that comes from, but {w} goes with "{mk}". Can it go with "{k}", too?',
+        'Many people mix these up: {w} goes with "{mk}". So what goes with "{k}"?',
+        'You said {w}. What would then be left for "{mk}", if "{k}" had it?',
+        'Easy to confuse! {w} goes with "{mk}". What is different about "{k}"?',
+        'That is "{mk}" and not "{k}". What do you know of each of the two?',
     ),
     S.EXAMPLE: (
-        "Here is one like it. {eq} {ea} Now yours: {q}",
-        "For example: {ea} In the same way, {q2}",
-        "Let me show you another. {eq} {ea} Try yours again.",
+        'Here is one like it: with "{ek}" goes {ev}. In the same way, what goes with "{k}"?',
+        'For example, take "{ek}": I thought of where I had read of it, and found {ev}. And "{k}"?',
+        'Let me show you another: for "{ek}" it is {ev}. Try "{k}" again.',
     ),
     S.CLARIFICATION: (
         "What made you think of {w}?",
@@ -84,9 +86,10 @@ TEACHER_SAYS: Mapping[Strategy, tuple[str, ...]] = {
     ),
     S.HINT: (
         "Here is a hint: the answer has {n} and begins with {c}.",
-        'Fill the gap: "{gap}"',
         "A clue: it begins with {c}. What could it be?",
-        'Think of this sentence: "{gap}" What goes there?',
+        'For "{k}" we look for {n}. The first letter is {c}.',
+        'Think of "{k}" and of the letter {c}. What comes to your mind?',
+        'What we look for is {size} signs long. What do you know of "{k}" that has this length?',
     ),
     S.ENCOURAGEMENT: (
         'No rush, wrong guesses are free. What is the first thing you know about "{k}"?',
@@ -225,20 +228,17 @@ def choose(dialogue: Dialogue, rng: random.Random) -> Strategy:
 def speak(case: Case, dialogue: Dialogue, strategy: Strategy, rng: random.Random) -> Turn:
     """A turn of the strategy that was not said before and gives nothing away unless it tells."""
     fact, first = case.fact, case.others[0]
-    (a, b), example = rng.sample(case.others[1:], 2), rng.choice(case.others[1:])
+    example = rng.choice(case.others[1:])
     offered = _offered(dialogue)
     mixed = next((f for f in case.others if f.value == offered), first)
     bare = fact.value.removeprefix("the ").removeprefix("an ").removeprefix("a ")
     words = len(bare.split())
-    gap = capital(fact.fill(rng.choice(fact.relation.prose), "___"))
-    question = case.problem.text
     texts = [
         template.format(
-            k=fact.key, v=fact.value, w=offered or first.value, q=question,
-            q2=question[:1].lower() + question[1:], a=a.answer, b=b.answer, m=mixed.answer,
-            eq=capital(example.fill(example.relation.questions[0])), ea=example.answer,
-            n="one word" if words == 1 else f"{words} words", c=bare[0], gap=gap,
-            answer=fact.answer, x=first.value,
+            k=fact.key, v=fact.value, w=offered or first.value, q=case.problem.text,
+            mk=mixed.key, ek=example.key, ev=example.value, c=bare[0],
+            n="one word" if words == 1 else f"{words} words", answer=fact.answer, x=first.value,
+            size=len(bare),
         )
         for template in TEACHER_SAYS[strategy]
         # A question about an answer that the student has not offered would put it in their mouth.
