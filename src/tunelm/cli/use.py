@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def spending_options(command: Any) -> Any:
+    """A command with --spend and --max-usd, which `paying` takes."""
     for option in (
         click.option(
             "--max-usd",
