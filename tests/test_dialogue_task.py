@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 import tunelm
 from tunelm.config import load_config
 from tunelm.errors import ConfigError, DataError
+from tunelm.judging.carried_out import strategy_judge, with_kept
 from tunelm.models.prompted import PromptedModel
 from tunelm.predict import read_predictions
 from tunelm.report.build import build_report
+from tunelm.report.evidence import judged
+from tunelm.report.markdown import markdown_page
 from tunelm.report.read import read_run
 from tunelm.routes.cloud_rows import chat
 from tunelm.scoring.metrics import get_metric, row_statistics
@@ -26,12 +30,12 @@ from tunelm.tutor.students import PROFILES
 from tunelm.tutor.talks import MOST_TURNS, hold, talks_of
 from tunelm.tutor.teaching import read_turns, turn_examples
 from tunelm.tutor.tutor import TeacherStudentDialogueModel
-from tunelm.types import Example, Request
+from tunelm.types import Example, FinishReason, Prediction, Request
 
 TASKS = Path(tunelm.__file__).parent / "tasks"
 SMALL = [
     "data.min_test_groups=3",
-    "data.dev=0.2",
+    "data.dev=0.25",
     "compare.conversations=18",
     "task.max_tokens=16",
     "model.base=tunelm-nano-small",
@@ -230,8 +234,6 @@ def test_every_problem_has_a_conversation_before_any_has_two(dialogues: list[Dia
 
 
 def test_a_run_that_was_cut_short_goes_on(task: Path, run: Path, tmp_path: Path):
-    import shutil
-
     again = tmp_path / "again"
     shutil.copytree(run, again)
     folder = again / "routes/baseline/seed-0"
@@ -290,3 +292,59 @@ def test_broken_dialogues_are_named_by_their_line(roles: list[str], said: str, t
 def test_endings_of_the_hand_made_are_what_they_are_said_to_be():
     for dialogue in read_dialogues(TASKS / "edu_dialogues.jsonl"):
         assert dialogue.ending in (Ending.SOLVED, Ending.TOLD, Ending.UNSOLVED)
+
+
+def test_the_judge_of_strategies_knows_what_a_turn_was_to_be(tmp_path: Path):
+    pytest.importorskip("sklearn")
+    every = list(turn_examples(read_dialogues(TASKS / "tutor_dialogues.jsonl")))
+    groups = list(dict.fromkeys(row.group for row in every))
+    train = [row for row in every if row.group in groups[:60]]
+    test = [row for row in every if row.group in groups[60:100]]
+    judge = strategy_judge(tmp_path, train)
+    assert judge is not None
+    about = json.loads((tmp_path / "judges/strategy/judge.json").read_text())
+    assert about["agreement"]["accuracy"]["n"] == len(train)
+
+    def kept(said: list[str]) -> float:
+        found = [
+            Prediction(row.id, "test", text, FinishReason.STOP)
+            for row, text in zip(test, said, strict=True)
+        ]
+        rated = with_kept(strategy_judge(tmp_path, []), test, found)
+        rows = row_statistics(get_metric("strategy_kept"), test, rated)
+        return sum(value for value, _ in rows) / len(rows)
+
+    gold = [row.answers[0] for row in test]
+    assert kept(gold) > 0.9
+    assert kept(gold[1:] + gold[:1]) < 0.5  # each with the words of another turn
+    assert kept(["What do you think?"] * len(test)) < 0.3
+
+
+def test_the_report_says_how_far_its_judge_agrees(run: Path):
+    report = json.loads((run / "report.json").read_text())
+    judge = report["judges"]["strategy_kept"]
+    assert judge["agreement"]["kappa"]["n"] == report["split"]["train"]["rows"] == judge["rows"]
+    assert report["routes"][1]["scores"]["strategy_kept"]["n"] == report["split"]["test"]["rows"]
+    assert "strategy_kept is by a judge learned from the labels" in (run / "report.md").read_text()
+
+
+def test_without_enough_labels_the_judge_is_unknown_and_says_why(
+    run: Path, dialogues: list[Dialogue], tmp_path: Path
+):
+    assert strategy_judge(tmp_path, list(turn_examples(dialogues[:4]))) is None
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "judges")
+    shutil.copytree(tmp_path / "judges", tmp_path / "run" / "judges")
+    report = build_report(tmp_path / "run")
+    assert "groups" in report["judges"]["strategy_kept"]["unknown"]
+    assert "strategy_kept is unknown: " in markdown_page(report)
+
+
+def test_what_a_judge_cannot_show_is_not_told_apart():
+    pairs = [
+        {"metric": "strategy_kept", "diff": 0.04, "p": 0.001, "family": False, "control": False,
+         "parity": False, "agrees": True, "left_out": 0, "p_holm": None},
+    ]  # fmt: skip
+    assert judged(dict(pairs[0]), 0.05)["verdict"] == "not distinguishable"
+    assert "below what its judge can show (5.0 points)" in judged(dict(pairs[0]), 0.05)["note"]
+    assert judged(dict(pairs[0]), 0.03)["verdict"] == "better"

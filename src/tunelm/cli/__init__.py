@@ -18,11 +18,15 @@ COMMANDS = {
     "eval": "tunelm.cli.use",
     "generate": "tunelm.cli.use",
     "serve": "tunelm.cli.serve",
+    "chat": "tunelm.cli.chat",
     "data": "tunelm.cli.data",
     "report": "tunelm.cli.show",
+    "review": "tunelm.cli.review",
     "routes": "tunelm.cli.show",
     "models": "tunelm.cli.models",
     "prices": "tunelm.cli.prices",
+    "cost": "tunelm.cli.cost",
+    "judge": "tunelm.cli.judge",
     "doctor": "tunelm.cli.doctor",
 }
 

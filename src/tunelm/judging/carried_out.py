@@ -44,6 +44,7 @@ def strategy_judge(run: Path, train: Sequence[Example], seed: int = 0) -> Judge 
     try:
         judge = train_judge(rows, "strategy", making, seed=seed, folds=FOLDS).judge
     except (DataError, PrerequisiteError) as error:
+        (run / UNKNOWN).parent.mkdir(exist_ok=True)
         write_json(run / UNKNOWN, {KEPT: str(error)})
         return None
     os.replace(making, folder)

@@ -265,7 +265,7 @@ class LabelModel:
         return Usage(prompt * len(found), sum(len(one.logprobs) for one in found), 0)
 
     def _written(self, requests: Sequence[Request]) -> list[Completion]:
-        if _takes_choices(self.inner):
+        if takes_choices(self.inner):
             requests = [
                 dataclasses.replace(
                     request, choices=self.labels, max_tokens=request.max_tokens + CHOICE_TOKENS
@@ -318,7 +318,7 @@ def _engine(model: ChatModel, messages: Sequence[Message]) -> tuple[Any, tuple[M
     return engine, rendered
 
 
-def _takes_choices(model: ChatModel) -> bool:
+def takes_choices(model: ChatModel) -> bool:
     """Whether the answer is that of one call of an endpoint, so that a schema is about it."""
     from tunelm.models.remote import RemoteModel
 

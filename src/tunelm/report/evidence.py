@@ -213,16 +213,20 @@ def compare_pairs(
     family = [pair for pair in pairs if pair["family"]]
     for pair, adjusted in zip(family, holm([pair["p"] for pair in family]), strict=True):
         pair["p_holm"] = adjusted
-    for pair in pairs:
-        p = pair["p_holm"] if pair["family"] else pair["p"]
-        sign = get_metric(pair["metric"]).sign
-        pair["verdict"] = verdict(None if pair["diff"] is None else sign * pair["diff"], p)
-        floor = (floors or {}).get(pair["metric"], 0.0)
-        below = pair["diff"] is not None and abs(pair["diff"]) < floor
-        pair["verdict"] = "not distinguishable" if below else pair["verdict"]
-        refused = f"; below what its judge can show ({100 * floor:.1f} points)" * below
-        pair["note"] = f"{_note(pair, primary) or ''}{refused}".removeprefix("; ") or None
-    return pairs
+    return [judged(pair, (floors or {}).get(pair["metric"], 0.0), primary) for pair in pairs]
+
+
+def judged(pair: dict[str, Any], floor: float = 0.0, primary: str = "") -> dict[str, Any]:
+    """The pair with its verdict and a note; no better and no worse by less than `floor`."""
+    p = pair["p_holm"] if pair["family"] else pair["p"]
+    diff, sign = pair["diff"], get_metric(pair["metric"]).sign
+    pair["verdict"] = verdict(None if diff is None else sign * diff, p)
+    pair["note"] = _note(pair, primary)
+    if diff is not None and abs(diff) < floor:
+        pair["verdict"] = "not distinguishable"
+        refused = f"below what its judge can show ({100 * floor:.1f} points)"
+        pair["note"] = f"{pair['note']}; {refused}" if pair["note"] else refused
+    return pair
 
 
 def _oriented(first: Answers, second: Answers) -> tuple[Answers, Answers]:

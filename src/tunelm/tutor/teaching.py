@@ -54,6 +54,7 @@ _MARKS: Mapping[Mark, str] = {
     Mark.FOREIGN: "Answer in the student's language.",
 }
 _NOTE = re.compile(r"\[(?=\s*(your turn|keep in mind|\d+ earlier messages?)\b)", re.IGNORECASE)
+_OWN_NOTE = re.compile(r"\s*\[Your turn: [^\n]*\]\s*$")
 SILENCE = "..."
 """How a student's empty turn is written down."""
 
@@ -68,6 +69,15 @@ def note(dialogue: Dialogue, strategy: Strategy, explanation: str | None = None)
         found = marks_of(clipped(dialogue.turns[-1].text))
         parts += [text for mark, text in _MARKS.items() if mark in found]
     return f"[Your turn: {' '.join(parts)}]"
+
+
+def without_note(text: str) -> str:
+    """A last message without the note to the teacher, which no student wrote.
+
+    >>> without_note("I think 4. [Your turn: hint, a clue.]")
+    'I think 4.'
+    """
+    return _OWN_NOTE.sub("", text)
 
 
 def defused(text: str) -> str:

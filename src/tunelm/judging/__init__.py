@@ -1,0 +1,1 @@
+"""Judges of a teacher's replies: learned from people's labels, or asked of a language model."""
