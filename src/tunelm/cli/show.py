@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from tunelm.cli.deployment import options as deployment_options
 
-@click.command("report", epilog="Example: tunelm report runs/edu-qa-20260101-120000")
+EXAMPLES = """\b
+Examples:
+  tunelm report runs/edu-qa-20260101-120000
+  tunelm report runs/tutor --deployment --students 1,10,25
+"""
+
+
+@click.command("report", epilog=EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def report_command(run: Path, as_json: bool) -> None:
-    """Write the report of RUN again, from its files, and print it."""
+@deployment_options
+@click.option("--json", "as_json", is_flag=True, help="Print the report, or the plan, as JSON.")
+@click.pass_context
+def report_command(
+    ctx: click.Context, run: Path, deployment: bool, as_json: bool, **given: Any
+) -> None:
+    """Write the report of RUN again, from its files, and print it; or plan going live."""
+    from tunelm.cli.deployment import asked_for, write_plan
     from tunelm.cli.run import print_report
     from tunelm.errors import ConfigError
     from tunelm.report.build import write_report
 
     if not (run / "config.json").exists() or not (run / "split.json").exists():
         raise ConfigError(f"{run}: not a run directory (no config.json and split.json there).")
+    if deployment:
+        write_plan(run, asked_for(given), as_json)
+        return
+    default = click.core.ParameterSource.DEFAULT
+    if extra := [name for name in given if ctx.get_parameter_source(name) is not default]:
+        typed = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
+        raise click.UsageError(f"{typed}: for --deployment; give that, too.")
     print_report(write_report(run), run, as_json)
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tunelm.data.records import Record
 from tunelm.errors import DataError, ModelError
 from tunelm.models.base import ChatModel
@@ -119,7 +121,8 @@ def take_load(
         DataError: the run has no dev rows to ask.
         TunelmError: the route cannot be opened, or not even one student got an answer.
     """
-    began = time.monotonic()
+    began, busy = time.monotonic(), psutil.getloadavg()[0]
+    ordered = sorted(set(students))
     stored = read_run(run)
     visits, held = _visits(stored)
     task = stored.task
@@ -131,13 +134,7 @@ def take_load(
         if not warm.reply_s:
             raise ModelError(f"{run / route}: did not answer, so there is no load to measure: "
                              f"{warm.error or 'it was refused'}")  # fmt: skip
-        levels: list[dict[str, Any]] = []
-        ordered = sorted(set(students))
-        for number, count in enumerate(ordered):
-            progress(f"{count} students at once", number, len(ordered))
-            levels.append(_level(visit, visits, count))
-            if (levels[-1]["reply_s"]["p95"] or math.inf) > TOO_SLOW * limit_s:
-                break
+        levels = _levels(visit, visits, ordered, limit_s, progress)
         progress("messages that are not for a lesson", len(ordered), len(ordered))
         safety = check_safety(model, tutor.settings) if tutor else None
     return {
@@ -148,7 +145,9 @@ def take_load(
         "safety": safety,
         "max_tokens": task["max_tokens"],
         "level_s": LEVEL_S,
+        "too_slow": TOO_SLOW,
         "host": host(),
+        "load_average": busy,
         "versions": versions(),
         "seconds": time.monotonic() - began,
     }
@@ -191,6 +190,23 @@ def _opened(run: Path, route: str, wallet: Wallet | None) -> Generator[ChatModel
 
 def _tutor(model: ChatModel, task: dict[str, Any]) -> TeacherStudentDialogueModel:
     return TeacherStudentDialogueModel(model, settings=TutorSettings(max_tokens=task["max_tokens"]))
+
+
+def _levels(
+    visit: Visit,
+    visits: Sequence[Example],
+    students: Sequence[int],
+    limit_s: float,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """What was measured at each level, up to the first that was far too slow."""
+    levels: list[dict[str, Any]] = []
+    for number, count in enumerate(students):
+        progress(f"{count} students at once", number, len(students))
+        levels.append(_level(visit, visits, count))
+        if (levels[-1]["reply_s"]["p95"] or math.inf) > TOO_SLOW * limit_s:
+            break
+    return levels
 
 
 def _level(visit: Visit, visits: Sequence[Example], count: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a model says as a teacher, held to the turn's strategy by rule and without a second call.
 
-Three things are put right, each noted in the reply. A sentence that gives the known answer away in
-a turn that is not to tell is withheld with all that follows. A last sentence that was cut off at
+Four things are put right, each noted in the reply. A sentence that is not for pupils
+(tunelm.tutor.safety), and one that gives the known answer away in a turn that is not to tell, is
+withheld with all that follows. A last sentence that was cut off at
 the most tokens is left out. And a turn without a question gets one (`QUESTIONS`), unless it closes.
 It goes sentence by sentence, so that a stream is held to the same as a whole answer.
 """
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 
 from tunelm.tutor.dialogues import STUDENT, TEACHER, Dialogue, Turn
 from tunelm.tutor.reading import clipped, is_foreign
+from tunelm.tutor.safety import is_unfit
 from tunelm.tutor.solved import reveals
 from tunelm.tutor.strategies import Strategy
 
@@ -34,6 +36,7 @@ CLOSING = "Well done, you have got there."
 """The last turn, where a model says nothing at all."""
 
 WITHHELD = "the answer was withheld"
+UNFIT = "a sentence that is not for pupils was withheld"
 ASKED = "a question was added"
 SHORTENED = "an unfinished sentence was left out"
 UNASKED = "no question: rules write English, and the student does not"
@@ -53,13 +56,17 @@ class Mender:
         stopped: whether the rest is withheld: the model need not go on.
     """
 
-    def __init__(self, dialogue: Dialogue, strategy: Strategy, closes: bool) -> None:
+    def __init__(
+        self, dialogue: Dialogue, strategy: Strategy, closes: bool, safe: bool = True
+    ) -> None:
+        """`safe`: whether sentences that are not for pupils are withheld."""
         self.text = ""
         self.notes: list[str] = []
         self.stopped = False
         self._dialogue = dialogue
         self._strategy = strategy
         self._closes = closes
+        self._safe = safe
         self._held = ""
         self._gap = ""
 
@@ -87,6 +94,10 @@ class Mender:
 
     def _take(self, sentence: str) -> str:
         """A sentence with the space before it; that behind it waits for the next one."""
+        if self._safe and is_unfit(sentence, self._dialogue.problem.text):
+            self.stopped = True
+            self.notes.append(UNFIT)
+            return ""
         lead = self._gap + sentence[: len(sentence) - len(sentence.lstrip())]
         said = (lead if self.text else "") + sentence.strip()
         told = self._dialogue.plus(Turn(TEACHER, self.text + said, self._strategy))

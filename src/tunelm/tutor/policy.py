@@ -69,6 +69,8 @@ def choose(
     dialogue: Dialogue, reading: Reading, style: Style, explanation: str | None = None
 ) -> Choice:
     """The strategy for the next turn, whose dialogue ends with the student's."""
+    if reading.found is not None:
+        return Choice(S.ENCOURAGEMENT, f"{reading.found.flag}: a fixed text answers")
     used = used_by(dialogue)
     if got_there(dialogue, explanation):
         return _after_the_answer(dialogue, reading, style, used, explanation)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from tunelm.scoring.said import states, tokens
 from tunelm.tutor.dialogues import STUDENT, Dialogue
+from tunelm.tutor.safety import Found, find_in
 from tunelm.tutor.solved import is_right
 
 
@@ -43,10 +44,11 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A student's turn as the rules read it."""
+    """A student's turn as the rules read it; `found`: what a fixed text has to answer."""
 
     situation: Situation
     marks: tuple[Mark, ...] = ()
+    found: Found | None = None
 
 
 LONG_WORDS = 150
@@ -111,13 +113,15 @@ def read_student(dialogue: Dialogue, explanation: str | None = None) -> Reading:
     words it shares (`ENOUGH`); one of the problem's wrong answers, unless a later turn goes on
     calculating beside it; a plea for the answer, or to drop the rules; "I don't know"; a question;
     vague words, or hardly any. Everything else is an idea, numbers included: one that is no known
-    wrong answer may be the right one of a step.
+    wrong answer may be the right one of a step. Apart from all that, words are looked for that no
+    model is to answer (tunelm.tutor.safety).
     """
+    found = find_in(dialogue)
     if not dialogue.turns or dialogue.turns[-1].role != STUDENT:
-        return Reading(Situation.OPENING)
+        return Reading(Situation.OPENING, found=found)
     text = clipped(dialogue.turns[-1].text)
     marks = marks_of(text)
-    return Reading(_situation(dialogue, text, explanation, Mark.RULES in marks), marks)
+    return Reading(_situation(dialogue, text, explanation, Mark.RULES in marks), marks, found)
 
 
 def marks_of(text: str) -> tuple[Mark, ...]:

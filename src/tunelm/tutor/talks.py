@@ -106,7 +106,8 @@ def hold(
     Returns a Prediction each, in order: `output` is all that was said, `usage` and `latency_s` are
     sums, and `facts` as in `facts_of`. One in which the model failed has its error and no output.
     """
-    tutor = TeacherStudentDialogueModel(model, settings=TutorSettings(max_tokens=max_tokens))
+    settings = TutorSettings(max_tokens=max_tokens, safety=None)  # the model's words alone count
+    tutor = TeacherStudentDialogueModel(model, settings=settings)
     held = [_opened(talk) for talk in talks]
     while going := [talk for talk in held if not talk.over]:
         for talk, reply in zip(going, tutor.replies([t.dialogue for t in going]), strict=True):

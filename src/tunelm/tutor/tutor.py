@@ -24,13 +24,23 @@ from tunelm.tutor.dialogues import (
     group_of,
 )
 from tunelm.tutor.history import Budget, Fitted, History, budget_of
-from tunelm.tutor.mending import Mender
+from tunelm.tutor.mending import UNFIT, Mender
 from tunelm.tutor.policy import STYLES, Choice, Style, choose, closes
 from tunelm.tutor.reading import Reading, got_there, read_student
+from tunelm.tutor.safety import Flag, Safety, fixed_reply, hushed
 from tunelm.tutor.solved import ending_of
 from tunelm.tutor.strategies import Strategy
 from tunelm.tutor.teaching import INSTRUCTIONS, SILENCE, teacher_messages
-from tunelm.types import Completion, Delta, FinishReason, Message, Request, TokenLogprobs, Usage
+from tunelm.types import (
+    ZERO_USAGE,
+    Completion,
+    Delta,
+    FinishReason,
+    Message,
+    Request,
+    TokenLogprobs,
+    Usage,
+)
 
 MAX_TOKENS = 96
 """Most tokens of a teacher's turn."""
@@ -49,6 +59,7 @@ class TutorSettings:
         history: what becomes of a dialogue that is too long.
         max_tokens: most tokens of a turn.
         context: tokens of prompt and turn; None: the model's own (see `budget_of`).
+        safety: how words are answered that are not for a model; None: the model answers all.
     """
 
     style: Style = "adaptive"
@@ -57,6 +68,7 @@ class TutorSettings:
     history: History = field(default_factory=History)
     max_tokens: int = MAX_TOKENS
     context: int | None = None
+    safety: Safety | None = field(default_factory=Safety)
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -76,7 +88,8 @@ class Reply:
         ending: how the dialogue stands; None where the problem has no known solution.
         sent: the exact messages the model got, its own prompt included.
         fitted: what of the dialogue they hold, and what was left out.
-        raw: the model's own words, tokens and time.
+        raw: the model's own words, tokens and time; none where a fixed text answers.
+        flag: why it is no ordinary turn; None for one that is.
     """
 
     text: str
@@ -89,17 +102,18 @@ class Reply:
     sent: tuple[Message, ...]
     fitted: Fitted
     raw: Completion
+    flag: Flag | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A turn before the model is asked."""
+    """A turn before the model is asked; without a request, a fixed text answers it."""
 
     dialogue: Dialogue
     reading: Reading
     choice: Choice
     fitted: Fitted
-    request: Request
+    request: Request | None
 
 
 class TeacherStudentDialogueModel:
@@ -180,20 +194,27 @@ class TeacherStudentDialogueModel:
         Raises ConfigError as `say`.
         """
         turns = [self._prepare(dialogue, strategy) for dialogue in dialogues]
-        return [
-            ModelError(f"{self.name} did not answer: {got.error}")
-            if got.error is not None
-            else self._mended(turn, got)
-            for turn, got in zip(
-                turns, self.inner.complete([turn.request for turn in turns]), strict=True
-            )
-        ]
+        answers = self._answers(turns)
+        found: list[Reply | ModelError] = []
+        for turn in turns:
+            if turn.request is None:
+                found.append(self._fixed(turn))
+            elif (got := next(answers)).error is not None:
+                found.append(ModelError(f"{self.name} did not answer: {got.error}"))
+            else:
+                found.append(self._mended(turn, got))
+        return found
 
     def stream_reply(
         self, dialogue: Dialogue, strategy: Strategy | None = None
     ) -> Iterator[str | Reply]:
         """The same in pieces, a sentence at a time as the model writes it; the Reply comes last."""
         turn = self._prepare(dialogue, strategy)
+        if turn.request is None:
+            reply = self._fixed(turn)
+            yield reply.text
+            yield reply
+            return
         mender = self._mender(turn)
         raw, finish, usage = "", FinishReason.STOP, Usage()
         deltas = self.inner.stream(turn.request)
@@ -220,11 +241,13 @@ class TeacherStudentDialogueModel:
                 turns.append(self._prepare(self._dialogue_of(request.messages), None))
             except ConfigError as error:
                 turns.append(Completion("", FinishReason.ERROR, Usage(0, 0, 0), error=str(error)))
-        asked = [turn.request for turn in turns if isinstance(turn, _Prepared)]
-        answers = iter(self.inner.complete(asked) if asked else [])
+        answers = self._answers([turn for turn in turns if isinstance(turn, _Prepared)])
         found: list[Completion] = []
         for turn in turns:
-            if isinstance(turn, _Prepared):
+            if isinstance(turn, _Prepared) and turn.request is None:
+                reply = self._fixed(turn)
+                found.append(dataclasses.replace(reply.raw, text=reply.text))
+            elif isinstance(turn, _Prepared):
                 got = next(answers)
                 if got.error is None:
                     got = dataclasses.replace(got, text=self._mended(turn, got).text)
@@ -246,21 +269,25 @@ class TeacherStudentDialogueModel:
         raise ModelError("a tutor has no probability of a text: rules have their part in it.")
 
     def render(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The exact messages the inner model gets."""
+        """The exact messages the inner model gets; none where it is not asked."""
         turn = self._prepare(self._dialogue_of(messages), None)
-        return rendered(self.inner, turn.request.messages)
+        return () if turn.request is None else rendered(self.inner, turn.request.messages)
 
     # --- parts -------------------------------------------------------------------------------
 
     def _prepare(self, dialogue: Dialogue, strategy: Strategy | None) -> _Prepared:
         its = self.settings
         reading = read_student(dialogue, its.explanation)
+        if its.safety is None:
+            reading = dataclasses.replace(reading, found=None)
         choice = choose(dialogue, reading, its.style, its.explanation)
+        if reading.found is not None:
+            return _Prepared(dialogue, reading, choice, Fitted(()), None)
         if fixed := strategy or its.strategy:
             ends = closes(dialogue, fixed, its.explanation)
             choice = Choice(fixed, "it was asked for", ends)
         fitted = teacher_messages(
-            dialogue,
+            hushed(dialogue) if its.safety else dialogue,
             choice.strategy,
             self._instructions,
             self._budget,
@@ -271,7 +298,34 @@ class TeacherStudentDialogueModel:
         return _Prepared(dialogue, reading, choice, fitted, request)
 
     def _mender(self, turn: _Prepared) -> Mender:
-        return Mender(turn.dialogue, turn.choice.strategy, turn.choice.closes)
+        safe = self.settings.safety is not None
+        return Mender(turn.dialogue, turn.choice.strategy, turn.choice.closes, safe)
+
+    def _answers(self, turns: Sequence[_Prepared]) -> Iterator[Completion]:
+        """What the model says to those turns that it is asked about."""
+        asked = [turn.request for turn in turns if turn.request is not None]
+        return iter(self.inner.complete(asked) if asked else [])
+
+    def _fixed(self, turn: _Prepared) -> Reply:
+        """The fixed text in place of the model, which is not asked."""
+        found, safety = turn.reading.found, self.settings.safety
+        assert found is not None
+        assert safety is not None
+        text = fixed_reply(found, safety)
+        after = turn.dialogue.plus(Turn(TEACHER, text, turn.choice.strategy))
+        return Reply(
+            text=text,
+            strategy=turn.choice.strategy,
+            why=turn.choice.why,
+            reading=turn.reading,
+            mended=(f"a fixed text answered, and no model: {found.flag}",),
+            closes=False,
+            ending=self._ending(after),
+            sent=(),
+            fitted=turn.fitted,
+            raw=Completion("", FinishReason.STOP, ZERO_USAGE),
+            flag=found.flag,
+        )
 
     def _mended(self, turn: _Prepared, got: Completion) -> Reply:
         mender = self._mender(turn)
@@ -282,9 +336,7 @@ class TeacherStudentDialogueModel:
     def _reply(self, turn: _Prepared, mender: Mender, got: Completion) -> Reply:
         text = mender.text.strip()
         after = turn.dialogue.plus(Turn(TEACHER, text, turn.choice.strategy))
-        ending = ending_of(after)
-        if ending is None and got_there(turn.dialogue, self.settings.explanation):
-            ending = Ending.SOLVED
+        assert turn.request is not None
         return Reply(
             text=text,
             strategy=turn.choice.strategy,
@@ -292,11 +344,19 @@ class TeacherStudentDialogueModel:
             reading=turn.reading,
             mended=tuple(mender.notes),
             closes=turn.choice.closes,
-            ending=ending,
+            ending=self._ending(after),
             sent=rendered(self.inner, turn.request.messages),
             fitted=turn.fitted,
             raw=got,
+            flag=Flag.WITHHELD if UNFIT in mender.notes else None,
         )
+
+    def _ending(self, dialogue: Dialogue) -> Ending | None:
+        """How a dialogue stands after the teacher's turn."""
+        ending = ending_of(dialogue)
+        if ending is None and got_there(dialogue, self.settings.explanation):
+            return Ending.SOLVED
+        return ending
 
     def _dialogue_of(self, messages: Sequence[Message]) -> Dialogue:
         """A chat as a dialogue. A system message of the caller's is left out: a tutor has its own.
