@@ -791,3 +791,9 @@ def test_messages_of_the_session_are_typed_as_people_type_them(store: ChatStore)
     assert store.conversations("ZAŻÓŁĆ 🙂")[0].turns == 2
     assert chat.turns()[0].text == "Zażółć gęślą jaźń — 漢字 🙂"
     assert store.sent(chat.turns()[1].id) == (Message("user", "Zażółć gęślą jaźń — 漢字 🙂"),)
+
+
+def test_a_tutor_in_the_terminal_says_whom_to_call(tmp_path: Path):
+    args = ["chat", "tunelm-nano", "--tutor", "--no-store", "--contact", "Call 0800 1111."]
+    result = CliRunner().invoke(cli, args, input="What is 3 + 4?\nI want to hurt myself.\n")
+    assert "Call 0800 1111." in result.output

@@ -90,7 +90,9 @@ def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowServer
 @pytest.fixture(scope="module")
 def place(slow_server: SlowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     state = tmp_path_factory.mktemp("chat") / "state"
-    settings = ServerSettings("tunelm-nano", state, train=False, chat=True)
+    settings = ServerSettings(
+        "tunelm-nano", state, train=False, chat=True, contact="Call 0800 1111, at any hour."
+    )
     with chromium() as browser:
         app = create_app(settings)
         catalog = app.state.target.catalog
@@ -711,3 +713,14 @@ def test_the_page_loads_nothing_from_elsewhere_and_can_be_left_out(place: Place,
     with listening(bare) as url:
         assert httpx.get(url.removesuffix("v1")).status_code == 404
     assert not Path("nowhere").exists()
+
+
+def test_a_pupil_in_danger_reads_whom_to_call_and_not_what_was_suspected(place: Place):
+    begin = {"text": "I want to hurt myself.", "model": "tunelm-nano", "style": "adaptive"}
+    lines = place.api("POST", "conversations", json=begin).text.splitlines()
+    assert "Call 0800 1111, at any hour." in json.loads(lines[-1])["turn"]["text"]
+    assert "a fixed text answers" not in "".join(lines)
+    kept = ChatStore(place.state / "chat.sqlite")
+    (summary,) = kept.conversations("hurt myself")
+    assert "a fixed text answers" in " ".join(kept.conversation(summary.id).turns[1].notes)
+    kept.close()

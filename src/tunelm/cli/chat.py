@@ -73,6 +73,9 @@ def _options(command: Any) -> Any:
         click.option("--solution", multiple=True, help="A form of the problem's right answer."),
         click.option("--problem", metavar="TEXT|NUMBER", help="What the tutor talks about."),
         click.option(
+            "--contact", default="", metavar="TEXT", help="Whom a pupil in danger can turn to."
+        ),
+        click.option(
             "--style",
             type=click.Choice(("socratic", "directive", "adaptive")),
             help="How the tutor teaches  [default: adaptive]",
@@ -294,6 +297,7 @@ def _tutor(
     import dataclasses
 
     from tunelm.chat.session import tutor_of
+    from tunelm.tutor.safety import Safety
     from tunelm.tutor.tutor import TutorSettings
 
     if old is not None:
@@ -310,7 +314,7 @@ def _tutor(
     if settings is None:
         return None
     given = {name: options[name] for name in ("style", "max_tokens") if options[name]}
-    return dataclasses.replace(settings, **given)
+    return dataclasses.replace(settings, safety=Safety(options["contact"]), **given)
 
 
 def _problem(

@@ -50,6 +50,12 @@ def _options(command: Any) -> Any:
         click.option("--no-train", is_flag=True, help="Only answer: take no fine-tuning jobs."),
         click.option("--no-chat", is_flag=True, help="Leave the chat page out."),
         click.option(
+            "--contact",
+            default="",
+            metavar="TEXT",
+            help="Whom a pupil in danger can turn to: the page's tutors say it.",
+        ),
+        click.option(
             "--max-adapters", type=number, default=16, show_default=True, help="Held in memory."
         ),
         click.option(

@@ -31,7 +31,6 @@ from tunelm.server.errors import ApiError
 from tunelm.server.settings import ServerSettings
 from tunelm.tutor.tutor import TutorSettings
 
-FILE = "chat.sqlite"
 STYLES: Mapping[str, str] = {
     "socratic": "Asks, and never says the answer.",
     "directive": "Shows the next step, and says the answer sooner.",
@@ -85,7 +84,7 @@ def build(settings: ServerSettings, target: Target, engine: Engine) -> tuple[API
     Raises:
         TunelmError: see Desk.
     """
-    desk = Desk(settings.state / FILE, target.catalog, engine, settings.max_batch)
+    desk = Desk(settings, target.catalog, engine)
     api = APIRouter(prefix="/chat/api", route_class=_Told, dependencies=[Depends(same_origin)])
     _add_lists(api, desk, target)
     _add_changes(api, desk)

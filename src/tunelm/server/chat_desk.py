@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,11 +24,15 @@ from tunelm.server.chat_models import StreamingModel, open_served
 from tunelm.server.chat_talks import Event, Events, Lines, Talks, answered
 from tunelm.server.engine import Engine
 from tunelm.server.errors import ApiError
+from tunelm.server.settings import ServerSettings
 from tunelm.tutor.dialogues import Problem
 from tunelm.tutor.policy import Style
+from tunelm.tutor.safety import Safety
 from tunelm.tutor.tutor import TutorSettings, as_problem
 from tunelm.types import content_hash
 
+FILE = "chat.sqlite"
+"""Of the server's state: all conversations."""
 FILES = ("edu_dialogues.jsonl", "tutor_dialogues.jsonl")
 """Whose problems a tutor can be given by name."""
 
@@ -78,11 +81,12 @@ class Desk:
         PrerequisiteError: it cannot be opened.
     """
 
-    def __init__(self, file: Path, catalog: Catalog, engine: Engine, workers: int) -> None:
-        self.talks = Talks(workers)
-        self._file, self._catalog, self._engine = file, catalog, engine
+    def __init__(self, settings: ServerSettings, catalog: Catalog, engine: Engine) -> None:
+        self.talks = Talks(settings.max_batch)
+        self._file, self._catalog, self._engine = settings.state / FILE, catalog, engine
+        self._safety = Safety(settings.contact)
         self._lock = threading.Lock()
-        self._store = ChatStore(file) if file.exists() else None
+        self._store = ChatStore(self._file) if self._file.exists() else None
 
     @property
     def store(self) -> ChatStore:
@@ -232,6 +236,7 @@ class Desk:
         """(a chat with a served model, what is to be stopped)."""
         model, inner = open_served(self._catalog.get(name), self._engine)
         how = {k: settings[k] for k in ("instructions", "max_tokens") if k in settings}
+        tutor = tutor and dataclasses.replace(tutor, safety=self._safety)
         chat = Chat(model, self.store, tutor=tutor, **how)
         chat.label = name
         return chat, inner

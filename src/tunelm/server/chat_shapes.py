@@ -7,6 +7,7 @@ from typing import Any
 
 from tunelm.chat.records import Conversation, Pair, Summary, Turn
 from tunelm.tutor.mending import ASKED, EMPTY, SHORTENED, UNASKED, WITHHELD
+from tunelm.tutor.safety import FIXED
 from tunelm.tutor.strategies import STRATEGIES, Strategy
 
 _MENDED = frozenset((ASKED, EMPTY, SHORTENED, UNASKED, WITHHELD))
@@ -26,7 +27,13 @@ def summary(found: Summary) -> dict[str, Any]:
 
 
 def strategy(name: str | None, why: str | None) -> dict[str, Any]:
-    """What a tutor's turn is for, `what` that is, and `why` it was chosen."""
+    """What a tutor's turn is for, `what` that is, and `why` it was chosen.
+
+    Nothing but the name of a turn that a fixed text answers: what it was taken for is not the
+    pupil's to read.
+    """
+    if why and why.endswith(FIXED):
+        return {"strategy": name, "what": None, "why": None}
     known = name in set(Strategy)
     what = STRATEGIES[Strategy(name)].what if known else None
     return {"strategy": name, "what": what, "why": why}
@@ -40,7 +47,7 @@ def turn(said: Turn) -> dict[str, Any]:
         "text": said.text,
         **strategy(said.strategy, said.why),
         "complete": said.complete,
-        "notes": [note for note in said.notes if note not in _MENDED],
+        "notes": [n for n in said.notes if n not in _MENDED and not n.endswith(FIXED)],
         "mended": [note for note in said.notes if note in _MENDED],
         "rating": said.rating,
     }

@@ -35,6 +35,7 @@ class ServerSettings:
         threads: CPU threads for answering; None: one for a small model, else PyTorch's choice.
         name: what clients call the base model; None: its own name.
         chat: whether the chat page is there; it keeps its conversations in `state`.
+        contact: whom a pupil in danger can turn to, as a sentence: a tutor of the page says it.
     """
 
     target: str
@@ -53,6 +54,7 @@ class ServerSettings:
     threads: int | None = None
     name: str | None = None
     chat: bool = False
+    contact: str = ""
 
     def check(self) -> None:
         """Raises ConfigError where anybody on the network could use the server."""

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from tunelm.tutor.dialogues import STUDENT, TEACHER, Dialogue
 from tunelm.tutor.reading import Mark, Reading, Situation, got_there
+from tunelm.tutor.safety import FIXED
 from tunelm.tutor.solved import reveals, strategy_of
 from tunelm.tutor.strategies import Strategy
 
@@ -70,7 +71,7 @@ def choose(
 ) -> Choice:
     """The strategy for the next turn, whose dialogue ends with the student's."""
     if reading.found is not None:
-        return Choice(S.ENCOURAGEMENT, f"{reading.found.flag}: a fixed text answers")
+        return Choice(S.ENCOURAGEMENT, f"{reading.found.flag}: {FIXED}")
     used = used_by(dialogue)
     if got_there(dialogue, explanation):
         return _after_the_answer(dialogue, reading, style, used, explanation)

@@ -65,6 +65,10 @@ class Safety:
     contact: str = ""
 
 
+FIXED = "a fixed text answers"
+"""What stands at the end of the reason of a turn that no model wrote."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is in a pupil's words, and in which language it was found."""

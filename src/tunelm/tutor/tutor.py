@@ -27,7 +27,7 @@ from tunelm.tutor.history import Budget, Fitted, History, budget_of
 from tunelm.tutor.mending import UNFIT, Mender
 from tunelm.tutor.policy import STYLES, Choice, Style, choose, closes
 from tunelm.tutor.reading import Reading, got_there, read_student
-from tunelm.tutor.safety import Flag, Safety, fixed_reply, hushed
+from tunelm.tutor.safety import FIXED, Flag, Safety, fixed_reply, hushed
 from tunelm.tutor.solved import ending_of
 from tunelm.tutor.strategies import Strategy
 from tunelm.tutor.teaching import INSTRUCTIONS, SILENCE, teacher_messages
@@ -318,7 +318,7 @@ class TeacherStudentDialogueModel:
             strategy=turn.choice.strategy,
             why=turn.choice.why,
             reading=turn.reading,
-            mended=(f"a fixed text answered, and no model: {found.flag}",),
+            mended=(f"{found.flag}: {FIXED}",),
             closes=False,
             ending=self._ending(after),
             sent=(),
