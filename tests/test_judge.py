@@ -34,6 +34,8 @@ from tunelm.judging.labels import Labelled, order_of, read_labels
 from tunelm.judging.open import open_judge
 from tunelm.types import Example, Message
 
+from .test_retrieval import make_embedder
+
 pytest.importorskip("sklearn")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 MRBENCH = DATA / "mrbench" / "mrbench.jsonl"
@@ -404,6 +406,27 @@ def test_many_rows_are_solved_another_way_to_the_same_end(
     dense = train._Ridge(data).linear(1).weights
     monkeypatch.setattr(train, "DENSE_ROWS", 10)
     np.testing.assert_allclose(train._Ridge(data).linear(1).weights, dense, atol=1e-3)
+
+
+def test_an_encoder_adds_features_and_must_stay_the_same(labels_file: Path, tmp_path: Path):
+    pytest.importorskip("sentence_transformers")
+    from tunelm.judging.train import train_judge
+
+    rows = [replace(row, system=None) for row in read_labels(labels_file, "number")[:60]]
+    place = make_embedder(tmp_path / "encoder", seed=0)
+    out = tmp_path / "judge"
+    judge = train_judge(rows, "number", out, folds=2, encoder=str(place)).judge
+    plain = train_judge(rows, "number", tmp_path / "plain", folds=2).judge
+    assert len(judge.learned.linear.mean) == len(plain.learned.linear.mean) + 5
+    examples, outputs = [r.example for r in rows], [r.output for r in rows]
+    assert open_judge(out).rate(examples, outputs) == judge.rate(examples, outputs)
+    shutil.rmtree(place)
+    with pytest.raises(ConfigError, match=r"encoder .*: no such folder.* a sentence-transformers"):
+        open_judge(out)
+    shutil.rmtree(tmp_path / "encoder-parts")
+    make_embedder(place, seed=1)
+    with pytest.raises(ModelError, match="is another than the judge was trained with"):
+        open_judge(out)
 
 
 def test_a_damaged_or_foreign_judge_is_refused(trained: Any, tmp_path: Path):

@@ -5,12 +5,12 @@ Commands are found in a table and imported when they are used, so that `--help` 
 
 from __future__ import annotations
 
-import importlib
 import sys
 import warnings
-from typing import Any
 
 import click
+
+from tunelm.cli.lazy import LazyGroup
 
 COMMANDS = {
     "compare": "tunelm.cli.run",
@@ -31,27 +31,9 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        return getattr(importlib.import_module(COMMANDS[cmd_name]), f"{cmd_name}_command")
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        import difflib
-
-        if args and args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"no command {args[0]!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
-    cls=_Commands,
+    cls=LazyGroup,
+    table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: tunelm compare",
 )

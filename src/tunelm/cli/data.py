@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import click
 
-VERBS = {"check": "data_check", "prepare": "data_prepare", "show": "data_show"}
+from tunelm.cli.lazy import LazyGroup
+
+VERBS = {verb: f"tunelm.cli.data_{verb}" for verb in ("check", "prepare", "show")}
 
 
 def reading_options(command: Any) -> Any:
@@ -40,20 +41,10 @@ def _mapping(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]
     return columns
 
 
-class _Verbs(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = importlib.import_module(f"tunelm.cli.{VERBS[cmd_name]}")
-        return getattr(module, f"{cmd_name}_command")
-
-
 @click.group(
     "data",
-    cls=_Verbs,
+    cls=LazyGroup,
+    table=VERBS,
     epilog="Example: tunelm data check rows.jsonl --model tunelm-nano",
 )
 def data_command() -> None:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
+from tunelm.cli.lazy import LazyGroup
+
 VERBS = {
-    "train": "judge_train",
-    "check": "judge_train",
-    "rate": "judge_llm",
-    "pairs": "judge_llm",
+    "train": "tunelm.cli.judge_train",
+    "check": "tunelm.cli.judge_train",
+    "rate": "tunelm.cli.judge_llm",
+    "pairs": "tunelm.cli.judge_llm",
 }
-
-
-class _Verbs(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = importlib.import_module(f"tunelm.cli.{VERBS[cmd_name]}")
-        return getattr(module, f"{cmd_name}_command")
 
 
 @click.group(
     "judge",
-    cls=_Verbs,
+    cls=LazyGroup,
+    table=VERBS,
     epilog="Example: tunelm judge train ours.jsonl --target tone --out judges/tone",
 )
 def judge_command() -> None:

@@ -48,13 +48,6 @@ def _options(command: Any) -> Any:
             help="What clients call the base model, where they insist on one  [default: its own]",
         ),
         click.option("--no-train", is_flag=True, help="Only answer: take no fine-tuning jobs."),
-        click.option("--no-chat", is_flag=True, help="Leave the chat page out."),
-        click.option(
-            "--contact",
-            default="",
-            metavar="TEXT",
-            help="Whom a pupil in danger can turn to: the page's tutors say it.",
-        ),
         click.option(
             "--max-adapters", type=number, default=16, show_default=True, help="Held in memory."
         ),
@@ -93,6 +86,13 @@ def _options(command: Any) -> Any:
 @click.command("serve", epilog=EXAMPLES)
 @click.argument("target", default="tunelm-nano")
 @_options
+@click.option("--no-chat", is_flag=True, help="Leave the chat page out.")
+@click.option(
+    "--contact",
+    default="",
+    metavar="TEXT",
+    help="Whom a pupil in danger can turn to: the page's tutors say it.",
+)
 def serve_command(
     target: str,
     api_key_env: str | None,

@@ -41,7 +41,7 @@ class Encoder:
 
         Cosines with the student's last words, all of the student's, the problem, the solution and
         the teacher's last turn; 0 where there is none. The reply's own vector is left out: it adds
-        nothing to what the words and features tell (docs/judge.md).
+        nothing to what the words and features tell (measured: benchmarks/RESULTS.md).
         """
         scenes = [scene_of(e, o) for e, o in zip(examples, outputs, strict=True)]
         replies = self._vectors([scene.reply for scene in scenes])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunelm.scoring import text
-from tunelm.scoring.metric import Metric, gold_answers, ratio, row_metric
+from tunelm.scoring.metric import Metric, OfPrediction, gold_answers, ratio, row_metric
 from tunelm.scoring.said import gives_away
 from tunelm.types import Example, Prediction
 
@@ -72,7 +72,7 @@ class _Telling(Metric):
 
 
 @dataclass(frozen=True)
-class _Fact(Metric):
+class _Fact(OfPrediction):
     """The mean of a prediction's fact of this name, over those that have it."""
 
     less: bool = False
@@ -83,12 +83,6 @@ class _Fact(Metric):
             return f"{self.name}|judge:of the run, from its train rows"
         hashes = {str(e.metadata.get("students")) for e in examples}
         return f"{self.name}|students:{hashes.pop() if len(hashes) == 1 else 'var'}|match:tokens"
-
-    def row_value(self, output: str, example: Example) -> None:
-        return None
-
-    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
-        return (math.nan, math.nan)
 
     def prediction_statistics(
         self, prediction: Prediction, example: Example
@@ -103,10 +97,6 @@ class _Fact(Metric):
     @property
     def lower_is_better(self) -> bool:
         return self.less
-
-    @property
-    def aggregate(self) -> Callable[[Sequence[float]], float]:
-        return ratio
 
 
 HELD: Mapping[str, Metric] = {

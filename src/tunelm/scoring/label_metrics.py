@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tunelm.scoring.metric import Metric, gold_answers, ratio
+from tunelm.scoring.metric import Metric, OfPrediction, gold_answers
 from tunelm.types import NO_LABEL, Example, Prediction, label_form
 
 
@@ -46,17 +46,11 @@ class _MacroF1(Metric):
 
 
 @dataclass(frozen=True)
-class _InvalidLabel(Metric):
+class _InvalidLabel(OfPrediction):
     """The share of answers that are none of the task's labels, as `models.labels` found them."""
 
     def signature(self, examples: Sequence[Example] = ()) -> str:
         return "invalid_label|as:answered"
-
-    def row_value(self, output: str, example: Example) -> None:
-        return None
-
-    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
-        return (math.nan, math.nan)
 
     def prediction_statistics(
         self, prediction: Prediction, example: Example
@@ -68,10 +62,6 @@ class _InvalidLabel(Metric):
     @property
     def lower_is_better(self) -> bool:
         return True
-
-    @property
-    def aggregate(self) -> Callable[[Sequence[float]], float]:
-        return ratio
 
 
 def macro_f1(vector: Sequence[float]) -> float:

@@ -90,6 +90,24 @@ class Metric(ABC):
 
 
 @dataclass(frozen=True)
+class OfPrediction(Metric):
+    """A mean of what stands in the prediction beside its text: no output is looked at."""
+
+    def row_value(self, output: str, example: Example) -> float | None:
+        """None: the text alone has no value."""
+        return None
+
+    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
+        """NaN: see `prediction_statistics`."""
+        return (math.nan,) * self.width
+
+    @property
+    def aggregate(self) -> Callable[[Sequence[float]], float]:
+        """The mean."""
+        return ratio
+
+
+@dataclass(frozen=True)
 class _RowMetric(Metric):
     """A mean of values between 0 and 1, one a row."""
 

@@ -18,7 +18,7 @@ from tunelm.errors import ConfigError, DataError
 from tunelm.scoring import text
 from tunelm.scoring.dialogue_metrics import HELD, OF_TURNS, TALKS
 from tunelm.scoring.label_metrics import OF_LABELS
-from tunelm.scoring.metric import Metric, gold_answers, ratio, row_metric
+from tunelm.scoring.metric import Metric, OfPrediction, gold_answers, ratio, row_metric
 from tunelm.types import Example, Outcome, Prediction, Score, label_form
 
 
@@ -57,17 +57,11 @@ class _CorpusMetric(Metric):
 
 
 @dataclass(frozen=True)
-class _Likelihood(Metric):
+class _Likelihood(OfPrediction):
     """From the probability that a model gives a text: no output is looked at."""
 
     def signature(self, examples: Sequence[Example] = ()) -> str:
         return f"{self.name}|windows:disjoint,rolling,context:1|prefix:bos-or-eos|log:exact"
-
-    def row_value(self, output: str, example: Example) -> None:
-        return None
-
-    def statistics(self, output: str, example: Example) -> tuple[float, ...]:
-        return (math.nan,) * self.width
 
     def prediction_statistics(
         self, prediction: Prediction, example: Example
