@@ -307,8 +307,8 @@ def test_offsets_raise_macro_f1_of_a_rare_class():
 
 def test_a_judge_learns_what_people_look_at_also_for_systems_it_has_not_seen(trained: Any):
     judge = trained[0]
-    assert (judge.agreement.figures["pairwise"].low or 0) > 0.9
-    assert (judge.unseen.figures["pairwise"].low or 0) > 0.9
+    assert (judge.agreement.figures["pairwise"].low or 0) > 0.8
+    assert (judge.unseen.figures["pairwise"].low or 0) > 0.8
     assert (judge.agreement.figures["macro_f1"].value or 0) > 0.9
     assert (judge.agreement.figures["macro_f1_majority"].value or 1) < 0.3
     example, _ = one("", "I think 20.", problem="What is 4 + 5?", solutions=["9"])

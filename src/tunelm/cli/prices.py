@@ -86,10 +86,9 @@ def _show_training(prices: Sequence[Price]) -> None:
     for price in prices:
         where = f"{remarks(price, today)}: {price.source}" + f"; {price.note}" * bool(price.note)
         figure = "unknown" if price.value is None else f"{price.value:.2f}"
-        unit = price.unit.removeprefix("USD ")
         mark = footnotes.mark(where)
-        rows.append((price.provider, price.model, price.method, figure, unit, mark))
-    print_table(("provider", "model or size", "for", "USD", "", "source"), rows)
+        rows.append((price.provider, price.model, price.method, figure, price.unit, mark))
+    print_table(("provider", "model or size", "for", "figure", "unit", "source"), rows)
     click.echo("\n".join(["", *footnotes.lines(), ""]))
 
 

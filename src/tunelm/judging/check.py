@@ -27,6 +27,7 @@ from tunelm.scoring.statistics import ALPHA, POWER, Interval, Paired, interval, 
 Matrix = NDArray[np.float64]
 Places = NDArray[np.int64]
 Aggregate = Callable[[Sequence[float]], float]
+SHARES = ("pairwise", "accuracy")
 RESAMPLES = 2_000
 """Rank correlation and F1 are no sums, and are worked out anew for each."""
 
@@ -95,7 +96,8 @@ def agreement(
     figures: dict[str, Interval] = {}
     measure = partial(interval, seed=seed, resamples=RESAMPLES)
     for name, found in _figures(rows, coding, gold, judged).items():
-        figures[name] = measure(*found)
+        # a share that is 1 everywhere is not certain: with a scale, the interval says so
+        figures[name] = measure(*found, scale=1.0 if name in SHARES else None)
     if coding.labels:
         found = _figures(rows, coding, gold, constant(rows, judged))["macro_f1"]
         figures["macro_f1_majority"] = measure(*found)

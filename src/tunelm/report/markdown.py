@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from tunelm.report import words
+from tunelm.report.cells import inline, table
 from tunelm.report.conversations import TABLES, judge_notes
 from tunelm.report.tradeoff import tradeoff_rows
 from tunelm.report.words import (
@@ -17,7 +19,6 @@ from tunelm.report.words import (
     quantity,
     scale_of,
     signed,
-    table,
     unit_of,
     usage_rows,
 )
@@ -29,38 +30,38 @@ def markdown_page(report: Report) -> str:
     """The whole page. Its first line is the verdict's first sentence."""
     verdict = report["verdict"]
     blocks = [
-        f"**{_inline(verdict[0])}**",
-        *(_inline(text) for text in verdict[1:]),
-        f"# Which adaptation to ship: {_inline(report['task']['name'])}",
+        f"**{inline(verdict[0])}**",
+        *(inline(text) for text in verdict[1:]),
+        f"# Which adaptation to ship: {inline(report['task']['name'])}",
         _about(report),
         *_warnings(report),
         "## Routes",
-        _table(table(report)),
+        table(words.table(report)),
         _unit_note(report),
         "### Every metric, on the test rows",
-        _table(_metrics(report)),
+        table(_metrics(report)),
         *judge_notes(report),
         *_conversations(report),
         *_forgetting(report),
         "## Pairs",
-        _table(_pairs(report)),
+        table(_pairs(report)),
         *_examples(report),
         "## What it cost",
         "### Quality against cost",
-        _table(tradeoff_rows(report)),
+        table(tradeoff_rows(report)),
         "### Money and tokens",
-        _table(money_rows(report)),
+        table(money_rows(report)),
         f"Break-even: unknown; {report['break_even_reason']}.",
-        _table(usage_rows(report)),
-        _table(_quantities(report)),
-        _table(_forecasts(report)),
+        table(usage_rows(report)),
+        table(_quantities(report)),
+        table(_forecasts(report)),
         "## The prompt each route used, for the first test row",
         *_prompts(report),
         "## Settings of each route",
-        _table(_settings(report)),
+        table(_settings(report)),
         "## Data and split",
         _source(report),
-        _table(_split(report)),
+        table(_split(report)),
         _leaks(report),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -68,7 +69,7 @@ def markdown_page(report: Report) -> str:
 
 def _about(report: Report) -> str:
     base = (report["base"] or {}).get("name", "unknown")
-    return f"Base model {_inline(base)}, made {report['created']} by tunelm {report['tunelm']}."
+    return f"Base model {inline(base)}, made {report['created']} by tunelm {report['tunelm']}."
 
 
 def _unit_note(report: Report) -> str:
@@ -78,7 +79,7 @@ def _unit_note(report: Report) -> str:
 
 def _warnings(report: Report) -> list[str]:
     new = [text for text in report["warnings"] if text not in report["verdict"]]
-    return ["## Warnings", "\n".join(f"- {_inline(text)}" for text in new)] if new else []
+    return ["## Warnings", "\n".join(f"- {inline(text)}" for text in new)] if new else []
 
 
 def _metrics(report: Report) -> list[dict[str, str]]:
@@ -122,14 +123,14 @@ def _examples(report: Report) -> list[str]:
     if shown is None:
         return []
     blocks = [
-        f"## Wins and losses: {_inline(shown['a'])} against {_inline(shown['b'])}",
+        f"## Wins and losses: {inline(shown['a'])} against {inline(shown['b'])}",
         _tally(shown),
     ]
     scale = scale_of(report, shown["metric"])
     for name, title in (("wins", "Win"), ("losses", "Loss")):
         for row in shown[name]:
             blocks += [
-                f"### {title}: {_inline(row['id'])}",
+                f"### {title}: {inline(row['id'])}",
                 _fenced(
                     f"question: {row['question']}\ngold: {row['gold'][0]}\n"
                     f"{shown['a']} ({points(row['a']['value'], scale)}): {row['a']['output']}\n"
@@ -181,7 +182,7 @@ def _prompts(report: Report) -> list[str]:
         if route["prompt"] is None:
             continue
         text = "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in route["prompt"])
-        blocks += [f"### {_inline(route['name'])}", _fenced(text)]
+        blocks += [f"### {inline(route['name'])}", _fenced(text)]
     return blocks
 
 
@@ -201,7 +202,7 @@ def _forgetting(report: Report) -> list[str]:
         }
         for row in report["forgetting"]
     ]
-    return ["## Forgetting: the neutral texts", _table(rows), "More bits: some was forgotten."]
+    return ["## Forgetting: the neutral texts", table(rows), "More bits: some was forgotten."]
 
 
 def _conversations(report: Report) -> list[str]:
@@ -210,7 +211,7 @@ def _conversations(report: Report) -> list[str]:
     blocks = ["## Conversations with simulated students", report["conversations"]["note"]]
     for heading, note, rows in TABLES:
         if found := rows(report):
-            blocks += [f"### {heading}", note, _table(found)]
+            blocks += [f"### {heading}", note, table(found)]
     return blocks
 
 
@@ -225,7 +226,7 @@ def _source(report: Report) -> str:
     source = report["source"]
     counts = ", ".join(f"{n:,} {status}" for status, n in source["ledger"].items())
     lines = f" ({source['lines']:,} lines of text)" if source["lines"] else ""
-    return _inline(f"From {source['file']}: {source['rows']:,} rows{lines}: {counts}.")
+    return inline(f"From {source['file']}: {source['rows']:,} rows{lines}: {counts}.")
 
 
 def _split(report: Report) -> list[dict[str, str]]:
@@ -246,22 +247,6 @@ def _leaks(report: Report) -> str:
         f"Split seed {split['seed']}; near-copies found across the split and moved to one side: "
         f"{len(split['leaks'])}."
     )
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    if not rows:
-        return ""
-    lines = [_line(rows[0]), _line("---" for _ in rows[0])]
-    return "\n".join(lines + [_line(row.values()) for row in rows])
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(_inline(cell) for cell in cells) + " |"
-
-
-def _inline(text: str) -> str:
-    """Text on one line that no Markdown reader takes for markup."""
-    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def _fenced(text: str) -> str:
