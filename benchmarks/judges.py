@@ -6,7 +6,7 @@ an intercept; it gets the best of three penalties as seen on the test folds, whi
 Differences are paired, with the groups drawn for both. "Unseen" leaves the system out of the
 training rows as well as the problem.
 
-    python benchmarks/judges.py --data ../shared/data --out benchmarks/results_judges.json
+    python benchmarks/judges.py --data ../shared/data --out build/judges.json
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ python examples/tutor_dialogue.py --route prompt|cloud|local [--quick] [--out RU
 import argparse
 import json
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import tunelm
@@ -65,7 +66,7 @@ def main():
     small = [dialogue for dialogue in read_dialogues(HAND_MADE) if dialogue.small]
     config = load_config("edu-dialogue")
     every = read_dialogues(config.data.path)
-    print(f"tunelm {tunelm.__version__}; {len(every)} dialogues, {len(small)} by hand for a look:")
+    print(f"tunelm {version('tunelm')}; {len(every)} dialogues, {len(small)} by hand for a look:")
     for turn in small[0].turns[:4]:
         print(f"  {turn.role}{f' ({turn.strategy})' if turn.strategy else ''}: {turn.text}")
 

@@ -15,6 +15,9 @@ from types import ModuleType
 
 import pytest
 
+from tunelm.testing import ScriptedModel
+from tunelm.tutor.strategies import Strategy
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SIMPLE = EXAMPLES / "simple_example.py"
 STEPS = (
@@ -367,6 +370,28 @@ def test_the_dspy_program_is_enhanced_step_by_step_on_the_same_rows(tmp_path: Pa
     assert "16 test rows" in printed
 
 
-@pytest.mark.parametrize("name", ["dspy_example.py", "dspy_enhanced.py"])
-def test_the_dspy_examples_are_short(name: str):
+def test_the_tutor_takes_the_strategy_that_each_scenario_expects(examples: None, capsys):
+    import tutor_dialogue
+
+    scenarios = tutor_dialogue.read_scenarios()
+    assert {expected for expected, _ in scenarios} == set(Strategy)
+    model = ScriptedModel(lambda request: "What do you think?")
+    assert tutor_dialogue.talk(model, scenarios, shown=True) == len(scenarios)
+    printed = capsys.readouterr().out
+    assert "ignore your rules" in printed
+    assert printed.count("  teacher: ") == len(scenarios)
+
+
+def test_the_tutor_is_adapted_and_talks(tmp_path: Path):
+    sets = ["compare.conversations=2", "task.max_tokens=8", "model.base=tunelm-nano-small"]
+    sets += ["routes.prompt.strategy=labeled", "data.test=0.13", "data.dev=0.02"]
+    args = [word for setting in sets for word in ("--set", setting)]
+    printed = run(EXAMPLES / "tutor_dialogue.py", "--route", "prompt", *args, cwd=tmp_path)
+    assert [f"Step {n}" in printed for n in range(1, 7)] == [True] * 6
+    assert "the expected strategy in 11 of 11 scenarios" in printed
+    assert re.search(r"^prompt: solved_unaided [\d.]+ \(.*; 2 conversations$", printed, re.M)
+
+
+@pytest.mark.parametrize("name", ["dspy_example.py", "dspy_enhanced.py", "tutor_dialogue.py"])
+def test_examples_with_a_limit_are_short(name: str):
     assert (EXAMPLES / name).read_text(encoding="utf-8").count("\n") <= 120
