@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import unicodedata
 from contextlib import suppress
 from importlib import import_module
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Signs that turn the direction of writing: words could stand where they were not written."""
+from tunelm.data.signs import is_hidden
 
 
 def harmless(text: str) -> str:
@@ -23,12 +21,7 @@ def harmless(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        f"<{ord(c):02X}>"
-        if c in _BIDI or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
-        else c
-        for c in text
-    )
+    return "".join(f"<{ord(c):02X}>" if is_hidden(c) else c for c in text)
 
 
 class Terminal:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelm.judging.lexicon import CUES, STOP
+from tunelm.tutor.teaching import without_note
 from tunelm.types import Example
 
 VERSION = 1
@@ -25,7 +26,6 @@ VERSION = 1
 
 Matrix = NDArray[np.float64]
 
-_NOTE = re.compile(r"\s*\[Your turn: [^\n]*\]\s*$")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+")
 _SUM = re.compile(
@@ -54,7 +54,7 @@ def scene_of(example: Example, output: str) -> Scene:
     said: list[tuple[str, str]] = []
     for message in example.messages:
         if message.role in ("user", "assistant"):
-            text = _NOTE.sub("", message.content.replace("’", "'"))
+            text = without_note(message.content.replace("’", "'"))
             if problem and text.startswith(problem):
                 text = text[len(problem) :].strip()
             said.append((message.role, text))

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tunelm.report.evidence import Answers, finite
+from tunelm.report.evidence import Answers, interval_fields, paired_fields
 from tunelm.report.read import RouteRun, Run
 from tunelm.report.spending import endpoint_of
-from tunelm.report.words import between, count, points, quantity, scale_of, signed
+from tunelm.report.words import between, count, points, quantity, scale_of, signed, signed_between
 from tunelm.scoring.dialogue_metrics import TALKS
 from tunelm.scoring.statistics import interval, paired
 from tunelm.types import Example, Prediction
@@ -98,12 +98,7 @@ def _students(run: Run, answers: Answers) -> dict[str, dict[str, Any]]:
             metric = answers.metrics[name]
             groups = np.array(answers.groups(name))[mine].tolist()
             got = interval(answers.stats[name][:, mine], groups, metric.aggregate, scale=1.0)
-            its[name] = {
-                "value": finite(got.value),
-                "ci_low": finite(got.low),
-                "ci_high": finite(got.high),
-                "n": got.n,
-            }
+            its[name] = interval_fields(got)
         found[profile] = its
     return found
 
@@ -116,13 +111,7 @@ def _held_out(run: Run, a: Answers, b: Answers) -> dict[str, Any]:
         groups = np.array(a.groups(name))[mine].tolist()
         sides = [side.stats[name][:, mine] for side in (a, b)]
         got = paired(sides[0], sides[1], groups, a.metrics[name].aggregate)
-        found[name] = {
-            "diff": finite(got.diff),
-            "ci_low": finite(got.low),
-            "ci_high": finite(got.high),
-            "p": finite(got.p),
-            "n": got.n,
-        }
+        found[name] = paired_fields(got)
     return found
 
 
@@ -209,7 +198,7 @@ def held_out_rows(report: Report) -> list[dict[str, str]]:
             "conversations": count(pair["solved_unaided"]["n"]),
             **{
                 f"{metric}, points": f"{signed(pair[metric]['diff'])} "
-                f"({_signed_between(pair[metric])})"
+                f"({signed_between(pair[metric]['ci_low'], pair[metric]['ci_high'])})"
                 for metric in HEADLINE
             },
         }
@@ -261,12 +250,6 @@ def _is_held_out(routes: Sequence[tuple[str, Mapping[str, Any]]], student: str) 
 def _student_cell(student: Mapping[str, Any]) -> str:
     solved, told = (points(student[name]["value"]) for name in HEADLINE)
     return f"{solved} ({told})"
-
-
-def _signed_between(found: Mapping[str, Any]) -> str:
-    if found["ci_low"] is None:
-        return "unknown"
-    return f"{signed(found['ci_low'])} to {signed(found['ci_high'])}"
 
 
 def _decimal(value: float | None) -> str:

@@ -18,6 +18,8 @@ from tunelm.scoring.statistics import (
     ALPHA,
     POWER,
     RESAMPLES,
+    Interval,
+    Paired,
     holm,
     interval,
     mde,
@@ -104,11 +106,7 @@ def interval_scores(answers: Answers) -> dict[str, dict[str, Any]]:
             resamples=RESAMPLES,
         )
         scores[name] = {
-            "value": finite(found.value),
-            "ci_low": finite(found.low),
-            "ci_high": finite(found.high),
-            "n": found.n,
-            "n_groups": found.n_groups,
+            **interval_fields(found),
             "value_failed_as_wrong": _value(metric, answers.as_wrong[name]),
             "signature": metric.signature(answers.examples[name]),
         }
@@ -244,10 +242,7 @@ def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
         "a": a.route.name,
         "b": b.route.name,
         "metric": name,
-        "diff": finite(found.diff),
-        "ci_low": finite(found.low),
-        "ci_high": finite(found.high),
-        "p": finite(found.p),
+        **paired_fields(found),
         "p_holm": None,
         "verdict": None,
         "family": name == primary and not control and not parity,
@@ -255,8 +250,6 @@ def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
         "parity": parity,
         "agrees": found.agrees,
         "mde": _mde(a, b, metric),
-        "n": found.n,
-        "n_groups": found.n_groups,
         "left_out": len(a.examples[name]) - found.n,
         "note": None,
     }
@@ -402,6 +395,29 @@ def _one_a_group(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         first.setdefault(row["group"], row)
     return list(first.values())[:SHOWN]
+
+
+def interval_fields(found: Interval) -> dict[str, Any]:
+    """A value with its interval as the report's JSON has it."""
+    return {
+        "value": finite(found.value),
+        "ci_low": finite(found.low),
+        "ci_high": finite(found.high),
+        "n": found.n,
+        "n_groups": found.n_groups,
+    }
+
+
+def paired_fields(found: Paired) -> dict[str, Any]:
+    """A paired difference likewise, with the p of its test."""
+    return {
+        "diff": finite(found.diff),
+        "ci_low": finite(found.low),
+        "ci_high": finite(found.high),
+        "p": finite(found.p),
+        "n": found.n,
+        "n_groups": found.n_groups,
+    }
 
 
 def finite(value: float | None) -> float | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from tunelm.report import words
 from tunelm.report.conversations import TABLES, judge_notes
@@ -38,7 +37,7 @@ def html_page(report: Report) -> str:
         points=words.points,
         signed=words.signed,
         between=words.between,
-        signed_between=_signed_between,
+        signed_between=words.signed_between,
         quantity=words.quantity,
         tone=_tone(report),
         table={row["route"].removesuffix(" (winner)"): row for row in words.table(report)},
@@ -158,9 +157,3 @@ def _known(found: Any, value: str, factor: float) -> list[float]:
 
 def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
-
-
-def _signed_between(pair: Mapping[str, Any], scale: float | None) -> str | Markup:
-    if pair["ci_low"] is None:
-        return words.UNKNOWN
-    return f"{words.signed(pair['ci_low'], scale)} to {words.signed(pair['ci_high'], scale)}"

@@ -19,6 +19,7 @@ from tunelm.report.words import (
     quantity,
     scale_of,
     signed,
+    signed_between,
     unit_of,
     usage_rows,
 )
@@ -101,7 +102,7 @@ def _pairs(report: Report) -> list[dict[str, str]]:
             "pair": f"{pair['a']} - {pair['b']}",
             "metric": pair["metric"],
             "difference": signed(pair["diff"], scale := scale_of(report, pair["metric"])),
-            "95% interval": _signed(pair["ci_low"], pair["ci_high"], scale),
+            "95% interval": signed_between(pair["ci_low"], pair["ci_high"], scale),
             "p": p_cell(pair["p"]),
             "p, Holm": p_cell(pair["p_holm"]) if pair["family"] else "-",
             "verdict": pair["verdict"],
@@ -110,12 +111,6 @@ def _pairs(report: Report) -> list[dict[str, str]]:
         }
         for pair in report["pairs"]
     ]
-
-
-def _signed(low: float | None, high: float | None, scale: float | None) -> str:
-    if low is None or high is None:
-        return "unknown"
-    return f"{signed(low, scale)} to {signed(high, scale)}"
 
 
 def _examples(report: Report) -> list[str]:
@@ -196,7 +191,9 @@ def _forgetting(report: Report) -> list[str]:
             "95% interval": between(row["ci_low"], row["ci_high"], None),
             "texts": count(row["n"]),
             "change from baseline": signed(row["change"], None) if row["change"] else "-",
-            "95% interval of the change": _signed(row["change_low"], row["change_high"], None)
+            "95% interval of the change": signed_between(
+                row["change_low"], row["change_high"], None
+            )
             if row["change"]
             else "-",
         }

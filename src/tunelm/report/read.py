@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tunelm.errors import RunDirError
+from tunelm.judging.carried_out import FOLDER, KEPT, UNKNOWN
 from tunelm.rundir import SCHEMA_VERSION, read_json
 from tunelm.scoring.continuation import as_continuation
 from tunelm.scoring.dialogue_metrics import TALKS
@@ -24,8 +25,6 @@ EVALUATED = ("dev", "test")
 
 TALKS_FILE = "talks.jsonl"
 """The conversations that every route of a task of dialogues holds, with their parts."""
-
-UNKNOWN_JUDGES = "judges/unknown.json"
 
 NEUTRAL = "neutral"
 """The texts on which a text task's routes are scored too, to see what was forgotten."""
@@ -215,11 +214,11 @@ def _rows(
 
 def _judges(path: Path) -> dict[str, Any]:
     """The judges of a run, by the metric they are behind."""
-    about = _optional(path / "judges" / "strategy" / "judge.json")
+    about = _optional(path / FOLDER / "judge.json")
     if about:
         kept = {key: about[key] for key in ("agreement", "rows", "groups")}
-        return {"strategy_kept": kept}
-    return {name: {"unknown": why} for name, why in _optional(path / UNKNOWN_JUDGES).items()}
+        return {KEPT: kept}
+    return {name: {"unknown": why} for name, why in _optional(path / UNKNOWN).items()}
 
 
 def _talks(path: Path) -> dict[str, list[Example]]:

@@ -46,6 +46,17 @@ def between(low: float | None, high: float | None, scale: float | None = 1.0) ->
     return f"{points(low, scale)} to {points(high, scale)}"
 
 
+def signed_between(low: float | None, high: float | None, scale: float | None = 1.0) -> str:
+    """An interval of a difference, in points with their signs.
+
+    >>> signed_between(-0.021, 0.3), signed_between(None, None)
+    ('-2.1 to +30.0', 'unknown')
+    """
+    if low is None or high is None:
+        return UNKNOWN
+    return f"{signed(low, scale)} to {signed(high, scale)}"
+
+
 def p_text(p: float | None) -> str:
     """A p-value as it is written in text.
 

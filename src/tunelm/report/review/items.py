@@ -6,11 +6,11 @@ import dataclasses
 import random
 import re
 import string
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tunelm.data.signs import is_hidden
 from tunelm.errors import ConfigError, RunDirError
 from tunelm.report.read import RouteRun, Run
 from tunelm.report.review.criteria import Criterion
@@ -19,7 +19,6 @@ from tunelm.tutor.teaching import without_note
 from tunelm.types import Example, content_hash
 
 LETTERS = string.ascii_uppercase
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ASKED_FOR = re.compile(r"^Teacher, asked for [A-Za-z ]+: ", re.MULTILINE)
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 _SPEAKERS = {"user": "Student", "assistant": "Teacher"}
@@ -242,8 +241,4 @@ def clean(text: str) -> str:
     True
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").strip()
-    return "".join(f"‹U+{ord(c):04X}›" if _is_hidden(c) else c for c in lines)
-
-
-def _is_hidden(char: str) -> bool:
-    return char in _BIDI or (unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t")
+    return "".join(f"‹U+{ord(c):04X}›" if is_hidden(c) else c for c in lines)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelm.report.evidence import finite
+from tunelm.report.evidence import finite, paired_fields
 from tunelm.report.read import Run, SeedRun
 from tunelm.report.review.criteria import OVERALL
 from tunelm.report.review.items import Answer, Item, Sheet
@@ -81,16 +81,11 @@ def paired_json(ours: Array, theirs: Array, groups: Sequence[str]) -> dict[str, 
     x, y = stats_of(ours), stats_of(theirs)
     found = paired(x, y, groups)
     return {
-        "diff": finite(found.diff),
-        "ci_low": finite(found.low),
-        "ci_high": finite(found.high),
-        "p": finite(found.p),
+        **paired_fields(found),
         "p_holm": None,
         "verdict": None,
         # two that never differ show no spread, and so no smallest difference
         "mde": finite(mde(x, y, groups)) or None,
-        "n": found.n,
-        "n_groups": found.n_groups,
     }
 
 

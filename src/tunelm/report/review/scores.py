@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tunelm.errors import RunDirError
-from tunelm.report.evidence import finite
+from tunelm.report.evidence import finite, interval_fields
 from tunelm.report.read import Run
 from tunelm.report.review.agreement import Table, agreement_of
 from tunelm.report.review.beside_metrics import beside_metrics, one_beside_others
@@ -103,11 +103,7 @@ def _scores(rated: Rated, route: str) -> dict[str, dict[str, Any]]:
         marks = rated.marks[:, units, at]
         one = interval(stats_of(mean(marks)), rated.groups, scale=1.0)
         found[name] = {
-            "value": finite(one.value),
-            "ci_low": finite(one.low),
-            "ci_high": finite(one.high),
-            "n": one.n,
-            "n_groups": one.n_groups,
+            **interval_fields(one),
             "by_rater": {
                 rater: finite(mean(row)) for rater, row in zip(rated.raters, marks, strict=True)
             },
