@@ -696,3 +696,92 @@ def test_texts_are_split_by_what_they_say(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", [{"text": sentence(rng, 40)} for _ in range(80)])
     split = split_rows([r.example for r in read_rows(path)], config(path))
     assert len({e.group for p in PARTS for e in split.part(p)}) == 80
+
+
+# --- the files of a hosted job ----------------------------------------------------------------
+
+
+def job_files(tmp_path: Path, rows: list[Any], *more: str) -> tuple[Any, Path]:
+    out = tmp_path / "out"
+    given = ["data", "prepare", str(write(tmp_path / "rows.jsonl", rows)), "--out", str(out)]
+    result = CliRunner().invoke(cli, [*given, "--to", "openai", *more])
+    return result, out
+
+
+def test_the_files_of_a_job_hold_train_and_dev_and_no_test_row(tmp_path: Path):
+    rows = [{**row, "group": f"g{i}", "key_answer": "x"} for i, row in enumerate(qa(60))]
+    result, out = job_files(tmp_path, rows, "--system", "Be brief.", "--dev", "0.2")
+    assert result.exit_code == 0, result.output
+
+    def lines(path: Path) -> list[Any]:
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    parts = {name: lines(out / f"{name}.jsonl") for name in ("train", "dev", "test")}
+    for part, name in (("train", "training"), ("dev", "validation")):
+        assert lines(out / "openai" / f"{name}.jsonl") == [
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": row["question"]},
+                    {"role": "assistant", "content": row["answer"]},
+                ]
+            }
+            for row in parts[part]
+        ]
+    assert parts["test"][0]["group"].startswith("g")  # the parts themselves keep every field
+    sent = (out / "openai" / "training.jsonl").read_text("utf-8")
+    assert not any(row["question"] in sent for row in parts["test"])
+    page = (out / "openai" / "report.md").read_text("utf-8")
+    assert "No error: the file would be taken" in page
+    assert "learning curve" not in page.split("## What comes out")[0]
+    again = CliRunner().invoke(
+        cli, ["data", "check", str(out / "openai" / "training.jsonl"), "--provider", "openai"]
+    )
+    assert again.exit_code == 0, again.output
+
+
+def test_a_dialogue_is_learned_turn_by_turn_and_too_few_rows_are_said(tmp_path: Path):
+    turns = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Hello {row['question']}"},
+                {"role": "assistant", "content": row["answer"]},
+                {"role": "user", "content": "And then?"},
+                {"role": "assistant", "content": f"Then {row['answer']}"},
+            ]
+        }
+        for row in qa(6)
+    ]
+    result, out = job_files(tmp_path, turns, "--dev", "0", "--test", "0")
+    assert result.exit_code == 0, result.output
+    first = json.loads((out / "openai" / "training.jsonl").read_text("utf-8").splitlines()[0])
+    assert len(first["messages"]) == 4
+    assert not any("weight" in message for message in first["messages"])
+    report = json.loads((out / "openai" / "report.json").read_text("utf-8"))
+    assert report["errors"] >= 1
+    assert report["rows"] == {"training.jsonl": 6, "validation.jsonl": 0}
+    assert "would be refused" in (out / "openai" / "report.md").read_text("utf-8")
+
+
+def test_what_training_costs_is_tokens_times_epochs_times_the_dated_price(tmp_path: Path):
+    pytest.importorskip("tiktoken")
+    _, out = job_files(tmp_path, qa(40), "--dev", "0", "--test", "0")
+    report = json.loads((out / "openai" / "report.json").read_text("utf-8"))
+    models = {one["model"]: one for one in report["models"]}
+    one = models["gpt-4o-mini-2024-07-18"]
+    if one["tokens"] is None:
+        assert one["usd"]["value"] is None
+        assert "unknown" in one["usd"]["method"]
+    else:
+        assert one["usd"]["value"] == pytest.approx(one["tokens"] * one["epochs"] * 3.0 / 1e6)
+        assert one["usd"]["low"] < one["usd"]["value"] < one["usd"]["high"]
+    assert one["ends"] == "2027-01-14"
+
+
+def test_instructions_are_for_the_files_of_a_job_alone(tmp_path: Path):
+    rows = write(tmp_path / "rows.jsonl", qa(20))
+    result = CliRunner().invoke(
+        cli, ["data", "prepare", str(rows), "--out", str(tmp_path / "o"), "--system", "Be brief."]
+    )
+    assert result.exit_code == 2
+    assert "--to openai" in result.output

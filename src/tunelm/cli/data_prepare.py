@@ -14,6 +14,7 @@ Examples:
   tunelm data prepare rows.jsonl --out data/rows
   tunelm data prepare chats.csv --out data/chats --column question=prompt --column answer=reply
   tunelm data prepare texts/ --out data/texts --test 0.1 --dev 0
+  tunelm data prepare pairs.csv --out data/job --to openai --system "You are a kind tutor."
 
 docs/data-prepare.md says what is changed and why.
 """
@@ -30,8 +31,9 @@ docs/data-prepare.md says what is changed and why.
     default="jsonl",
     show_default=True,
     help="How to write the parts: a container (csv, parquet, ...), a shape of rows (messages, "
-    "alpaca, ...) or both (jsonl:messages).",
+    "alpaca, ...) or both (jsonl:messages); openai adds the files of a fine-tuning job.",
 )
+@click.option("--system", default="", help="With --to openai: the instructions of every row.")
 @click.option("--dev", default=0.1, show_default=True, help="Share of the groups for dev.")
 @click.option("--test", default=0.1, show_default=True, help="Share of the groups for test.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another split.")
@@ -57,7 +59,12 @@ docs/data-prepare.md says what is changed and why.
 @click.option("--skip-broken", is_flag=True, help="Go on without broken rows; the ledger has them.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def prepare_command(
-    file: Path, file_format: str | None, columns: dict[str, str], as_json: bool, **settings: Any
+    file: Path,
+    file_format: str | None,
+    columns: dict[str, str],
+    system: str,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Clean FILE, drop duplicates and near-duplicates, split it into train, dev and test.
 
@@ -67,9 +74,25 @@ def prepare_command(
     from tunelm.cli.progress import shown
     from tunelm.data.prepare_files import Preparation, prepare_files
 
+    hosted = settings["to"] == "openai"
+    if system and not hosted:
+        raise click.UsageError("--system is for --to openai, whose files hold the instructions.")
+    if hosted:
+        settings["to"] = "jsonl"
     job = Preparation(file, format=file_format, columns=columns, **settings)
+    reports: list[dict[str, Any]] = []
+
+    def add_job_files(folder: Path) -> None:
+        from datetime import date
+
+        from tunelm.routes.cloud_files import write_job_files
+
+        reports.append(write_job_files(folder, system, date.today()))
+
     with shown() as progress:
-        about = prepare_files(job, progress)
+        about = prepare_files(job, progress, add_job_files if hosted else None)
+    if hosted:
+        about["openai"] = reports[0]
     if as_json:
         import json
 
@@ -105,6 +128,22 @@ def _print(about: dict[str, Any], out: Path) -> None:
         click.echo(note)
     files = ", ".join(part["file"] for part in about["parts"].values())
     click.echo(f"\n{out}: {files}, rows.jsonl (a line for every input row), split.json")
+    if "openai" in about:
+        _print_job(about["openai"], out)
+
+
+def _print_job(report: dict[str, Any], out: Path) -> None:
+    """What a provider would say of the job's files."""
+    from tunelm.routes.cloud_files import FOLDER, PAGE
+
+    rows = ", ".join(f"{name} {count:,} rows" for name, count in report["rows"].items())
+    click.echo(
+        f"{out / FOLDER}: {rows}; by {report['provider']}'s rules errors: {report['errors']}, "
+        f"warnings: {report['warnings']}."
+    )
+    for fault in [f for f in report["faults"] if f["level"] == "error"][:5]:
+        click.echo(f"  {fault['where']}: {fault['found'].rstrip('.')}. {fault['mend']}")
+    click.echo(f"Cost, dates and what to know before sending them: {out / FOLDER / PAGE}")
 
 
 def _labels(labels: dict[str, int], most: int = 4) -> str:

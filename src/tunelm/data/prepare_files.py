@@ -98,9 +98,13 @@ class Preparation:
 
 
 def prepare_files(
-    job: Preparation, progress: Progress = lambda what, done, total: None
+    job: Preparation,
+    progress: Progress = lambda what, done, total: None,
+    finish: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
     """Clean, dedupe and split `job.source` into `job.out`; what was done, as `split.json` has it.
+
+    `finish` is called with the folder before it is put in its place, to add to it.
 
     Raises:
         DataError: rows are broken (and `skip_broken` is off), the input changed in between, a part
@@ -118,6 +122,8 @@ def prepare_files(
         if _state(job.source) != before:
             raise _changed(job)
         write_json(staging / ABOUT, about)
+        if finish is not None:
+            finish(staging)
         _put_in_place(staging, job.out)
     except OSError as error:
         raise DataError(
