@@ -156,7 +156,7 @@ class RunDir:
 def _only_begun(path: Path) -> bool:
     """Whether a folder holds no more than a run that was killed before its first file."""
     names = {p.name for p in path.iterdir()}
-    return all(n in (".lock", "owner.json") or n.endswith(".tmp") for n in names)
+    return all(n in (".lock", "owner.json", "slurm") or n.endswith(".tmp") for n in names)
 
 
 def _merged_config(stored: Mapping[str, Any], config: Config) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The same work on a Slurm cluster: a readable batch script, its jobs, their logs."""

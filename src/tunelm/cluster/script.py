@@ -1,0 +1,129 @@
+"""A batch script that a person can read, change and submit by hand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunelm.cluster.request import JobRequest, time_text
+
+WARNING_S = 120
+"""How long before the time limit the job is told, so that it can stop where it can go on."""
+
+FOLDER = "slurm"
+"""Of a run directory: the script, the logs and the exit codes of its jobs."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the job runs: `command` in `folder`, after the shell lines `setup`, into `run`.
+
+    `command` makes the run directory; `--resume` is put behind it where there is one already.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    run: Path
+    setup: tuple[str, ...] = ()
+
+
+def batch_script(work: Work, request: JobRequest) -> str:
+    """The whole script.
+
+    The time limit and a preemption find the job able to go on: shortly before the limit Slurm
+    sends USR1 to the script, which stops the work as Ctrl-C does and puts the job back into the
+    queue; after a preemption Slurm does that itself. Each start takes up the run directory.
+    `--open-mode=append` keeps the log: a requeued job would otherwise begin it anew.
+    """
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *(f"#SBATCH {option}" for option in _options(work, request)),
+            "",
+            "set -m  # else what runs in the background is deaf to Ctrl-C",
+            *work.setup,
+            f"cd {shlex.quote(str(work.folder))} || exit 1",
+            f"run={shlex.quote(str(work.run))}",
+            "resume=",
+            'if [ -e "$run/config.json" ]; then resume=--resume; fi',
+            "",
+            f'{shlex.join(work.command)} --out "$run" $resume &',
+            "work=$!",
+            "",
+            "again() {  # the time is almost over: stop cleanly, and go on in the next turn",
+            '  echo "time limit near: stopping, to be taken up again"',
+            '  kill -INT "$work"; wait "$work"',
+            '  scontrol requeue "$SLURM_JOB_ID" && exit 0',
+            '  echo "this cluster does not requeue: submit again to go on"; exit 75',
+            "}",
+            "trap again USR1",
+            'trap \'kill -INT "$work"; wait "$work"; exit 143\' TERM',
+            "",
+            'wait "$work"; code=$?',
+            f'echo "$code" > "$run/{FOLDER}/$SLURM_JOB_ID.exit"',
+            'exit "$code"',
+            "",
+        ]
+    )
+
+
+def _options(work: Work, request: JobRequest) -> list[str]:
+    wanted: list[tuple[str, str | int | None]] = [
+        ("job-name", work.name),
+        ("partition", request.partition),
+        ("account", request.account),
+        ("qos", request.qos),
+        ("nodes", request.nodes),
+        ("ntasks-per-node", 1),
+        ("gpus-per-node", request.gpus or None),
+        ("cpus-per-task", request.cpus),
+        ("mem", request.memory),
+        ("time", None if request.minutes is None else time_text(request.minutes)),
+        ("output", str(work.run / FOLDER / "%j.log")),
+        ("open-mode", "append"),
+        ("signal", f"B:USR1@{WARNING_S}" if request.minutes else None),
+    ]
+    return [f"--{name}={value}" for name, value in wanted if value is not None] + ["--requeue"]
+
+
+def skypilot_yaml(work: Work, request: JobRequest, card: str | None) -> str:
+    """The same work as a SkyPilot task, for those who rent GPUs: `sky jobs launch FILE`.
+
+    SkyPilot's managed jobs recover from a preemption by running the same lines again; the run
+    directory lies in a bucket, so that they go on there.
+    """
+    lines = [f"name: {work.name}", "resources:"]
+    if request.gpus:
+        lines.append(f"  accelerators: {card or 'A100'}:{request.gpus}")
+    if request.cpus:
+        lines.append(f"  cpus: {request.cpus}+")
+    if request.memory:
+        lines.append(f"  memory: {request.memory.rstrip('GgBb')}+")
+    lines += [
+        "  use_spot: true",
+        f"num_nodes: {request.nodes}",
+        "workdir: .",
+        "file_mounts:",
+        "  /runs:",
+        f"    name: {work.name}-runs",
+        "    mode: MOUNT",
+        "setup: |",
+        *_indented(work.setup or ("pip install 'tunelm[all]'",)),
+        "run: |",
+        *_indented(
+            [
+                f"run=/runs/{work.run.name}",
+                "resume=",
+                'if [ -e "$run/config.json" ]; then resume=--resume; fi',
+                f'{shlex.join(work.command)} --out "$run" $resume',
+            ]
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
