@@ -1,6 +1,7 @@
 # make demo    install, and run the main job on the bundled task and model, offline
 # make test    install, and run the tests
 # make check   format, lint, types, architecture: clean before each commit
+# make test-slurm  jobs on a real Slurm cluster of one node
 # make nano    train the bundled models from scratch (hours)
 #
 # EXTRA_INDEX=URL adds a package index, for PyTorch's own CPU or CUDA builds.
@@ -13,13 +14,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
 
-.PHONY: demo test check format nano tasks clean
+.PHONY: demo test test-slurm check format nano tasks clean
 
 demo: $(VENV)/installed
 	$(BIN)/tunelm compare
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+test-slurm: $(VENV)/installed
+	$(BIN)/python -m pytest tests/test_cluster.py
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
@@ -38,6 +42,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 tasks: $(VENV)/installed
 	$(BIN)/python nano/build_tasks.py
+	$(BIN)/python tasks/build.py
 
 nano: tasks
 	$(BIN)/python nano/train.py --size nano --out build/nano --compile

@@ -7,6 +7,12 @@ Differences are paired, with the groups drawn for both. "Unseen" leaves the syst
 training rows as well as the problem.
 
     python benchmarks/judges.py --data ../shared/data --out build/judges.json
+
+With `--tune-encoder` three judges stand beside each other on the same folds instead: without an
+encoder, with it as it was, and with it fine-tuned inside the folds. That is long; fewer `--folds`
+shorten it.
+
+    python benchmarks/judges.py --parts composite,uptake --tune-encoder ENCODER --folds 3
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +30,16 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
+from tunelm.cli.progress import shown
 from tunelm.judging.check import Judged, agreement, compare
 from tunelm.judging.coding import Coding
 from tunelm.judging.encoder import open_encoder
 from tunelm.judging.features import feature_table
 from tunelm.judging.folds import group_folds, splits
 from tunelm.judging.labels import Labelled, read_labels
-from tunelm.judging.train import Data, nested
+from tunelm.judging.train import Data, foresee, nested
+from tunelm.judging.tuning import Tuner
+from tunelm.scoring.statistics import Paired
 
 PUBLISHED = {
     "mistake_identification": (0.637, 0.52),
@@ -58,6 +67,7 @@ HAND_UPTAKE = [
     *("cue_praise", "cue_agrees", "cue_what", "cue_why", "cue_you"),
 ]
 PENALTIES = (1.0, 3.0, 10.0)
+Ways = Mapping[str, Sequence[tuple[Any, Any]]]
 
 
 def main() -> None:
@@ -66,6 +76,9 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data", type=Path)
     parser.add_argument("--parts", default="composite,dimensions,uptake,moves")
     parser.add_argument("--encoder", help="a sentence encoder's folder or hub id")
+    parser.add_argument("--tune-encoder", help="one that is fine-tuned: its folder or hub id")
+    parser.add_argument("--folds", default=5, type=int, help="of the outer cross-validation")
+    parser.add_argument("--parts-of-systems", type=int, help="leave out a part, not one by one")
     parser.add_argument("--seeds", default="0", help="of the folds, with commas")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -83,47 +96,96 @@ def main() -> None:
             if "=" in target:  # two classes, so that there are F1 and kappa
                 rows = [replace(row, label="Yes" if row.label else "No") for row in rows]
             for seed in map(int, args.seeds.split(",")):
-                found += measure(rows, target, systems, args.encoder, seed)
+                ways = cuts(rows, systems, args.folds, args.parts_of_systems, seed)
+                if args.tune_encoder:
+                    found += measure_tuned(rows, target, ways, args.tune_encoder, seed)
+                else:
+                    found += measure(rows, target, ways, args.encoder, seed)
                 if args.out:
                     args.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
+def cuts(rows: Sequence[Labelled], systems: bool, folds: int, parts: int | None, seed: int) -> Ways:
+    """(train, test) of every fold, by what the judge has not seen."""
+    fold = group_folds([row.group for row in rows], folds, seed)
+    names = [row.system for row in rows]
+    if parts:
+        names = [f"part {part}" for part in group_folds(names, parts, seed)]
+    found = {"problem unseen": list(splits(fold))}
+    if systems:
+        found["problem and system unseen"] = list(splits(fold, names))
+    return found
+
+
+def measure_tuned(
+    rows: Sequence[Labelled], target: str, ways: Ways, encoder: str, seed: int
+) -> list[dict[str, Any]]:
+    """Judges without an encoder, with one, and with it tuned; what tuning adds, paired."""
+    coding, opened = Coding.of(rows, target), open_encoder(encoder)
+    plain = Data.of(rows, coding, None)
+    near = opened.describe([row.example for row in rows], [row.output for row in rows])
+    found: list[dict[str, Any]] = []
+    for what, its in ways.items():
+        begun = time.monotonic()
+        with shown() as progress:
+            whole = plain.beside(near)
+            made = {"tuned": replace(whole, tuner=Tuner(opened, progress))}
+            made |= {"with an encoder": whole, "no encoder": plain}
+            foresee(made["tuned"], its)
+            judged = {name: nested(data, its, seed) for name, data in made.items()}
+        line = described(rows, target, what, seed)
+        line |= {"encoder": opened.identity, "cuts": len(its)}
+        line["seconds"] = round(time.monotonic() - begun)
+        for name, one in judged.items():
+            line[name] = agreement(rows, coding, plain.gold, one, seed).to_json()
+            if name != "tuned":
+                less = compare(rows, coding, plain.gold, judged["tuned"], one, seed)
+                line[f"tuned less {name}"] = differences(less)
+        show(line, "tuned", ("with an encoder", "no encoder"))
+        found.append(line)
+    return found
+
+
+def described(rows: Sequence[Labelled], target: str, what: str, seed: int) -> dict[str, Any]:
+    """What a line of figures is about."""
+    return {
+        "target": target,
+        "validation": what,
+        "fold_seed": seed,
+        "n": len(rows),
+        "groups": len({row.group for row in rows}),
+    }
+
+
+def differences(found: Mapping[str, Paired]) -> dict[str, Any]:
+    """Paired differences as plain data."""
+    return {
+        figure: {"diff": its.diff, "low": its.low, "high": its.high, "p": its.p}
+        for figure, its in found.items()
+    }
+
+
 def measure(
-    rows: Sequence[Labelled], target: str, systems: bool, encoder: str | None, seed: int
+    rows: Sequence[Labelled], target: str, ways: Ways, encoder: str | None, seed: int
 ) -> list[dict[str, Any]]:
     """The judge and the ridge by cross-validation, and their paired differences."""
     coding = Coding.of(rows, target)
     data = Data.of(rows, coding, open_encoder(encoder) if encoder else None)
-    folds = group_folds(data.groups, 5, seed)
-    names = [row.system for row in rows] if systems else None
     found: list[dict[str, Any]] = []
-    for what, by in {"problem unseen": None, "problem and system unseen": names}.items():
-        if what != "problem unseen" and by is None:
-            continue
+    for what, its in ways.items():
         begun = time.monotonic()
-        ours = nested(data, splits(folds, by), seed)
-        seconds = time.monotonic() - begun
-        line: dict[str, Any] = {
-            "target": target,
-            "validation": what,
-            "fold_seed": seed,
-            "encoder": bool(encoder),
-            "n": len(rows),
-            "groups": len(set(data.groups)),
-            "judge": agreement(rows, coding, data.gold, ours, seed).to_json(),
-            "seconds": round(seconds),
-        }
+        ours = nested(data, its, seed)
+        line = described(rows, target, what, seed) | {"encoder": bool(encoder)}
+        line["seconds"] = round(time.monotonic() - begun)
+        line["judge"] = agreement(rows, coding, data.gold, ours, seed).to_json()
         for level in (True, False) if coding.ordered else (True,):
-            peers = [peer(data, list(splits(folds, by)), penalty, level) for penalty in PENALTIES]
+            peers = [peer(data, its, penalty, level) for penalty in PENALTIES]
             best = max(peers, key=lambda judged: main_figure(rows, data, judged))
             name = "ridge" if level else "ridge without intercept"
             line[name] = agreement(rows, coding, data.gold, best, seed).to_json()
-            differences = compare(rows, coding, data.gold, ours, best, seed)
-            line[f"judge less {name}"] = {
-                figure: {"diff": its.diff, "low": its.low, "high": its.high, "p": its.p}
-                for figure, its in differences.items()
-            }
-        show(line)
+            less = compare(rows, coding, data.gold, ours, best, seed)
+            line[f"judge less {name}"] = differences(less)
+        show(line, "judge", ("ridge", "ridge without intercept"))
         found.append(line)
     return found
 
@@ -170,15 +232,15 @@ def main_figure(rows: Sequence[Labelled], data: Data, judged: Judged) -> float:
     return 0.0
 
 
-def show(line: dict[str, Any]) -> None:
+def show(line: dict[str, Any], ours: str, others: Sequence[str]) -> None:
     """A few lines for people."""
     print(f"{line['target']}, {line['validation']}, n={line['n']}, groups={line['groups']},"
           f" fold seed {line['fold_seed']}, {line['seconds']} s")  # fmt: skip
-    for who in ("judge", "ridge", "ridge without intercept"):
+    for who in (ours, *others):
         for name, its in line.get(who, {}).items():
             print(f"  {who:24} {name:18} {its['value']:.3f} [{its['low']:.3f}, {its['high']:.3f}]")
-        for name, its in line.get(f"judge less {who}", {}).items():
-            print(f"    judge less it          {name:18} {its['diff']:+.3f}"
+        for name, its in line.get(f"{ours} less {who}", {}).items():
+            print(f"    {ours} less it          {name:18} {its['diff']:+.3f}"
                   f" [{its['low']:+.3f}, {its['high']:+.3f}] p={its['p']:.4f}")  # fmt: skip
     if line["target"] in PUBLISHED:
         print("  published macro-F1 and kappa: {} {}".format(*PUBLISHED[line["target"]]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -25,16 +26,18 @@ from tunelm.judging.check import (
     error_of,
     f1_of_cells,
     kappa_of_cells,
+    pairs_of,
     smallest_difference,
 )
 from tunelm.judging.coding import Coding, tune_offsets
+from tunelm.judging.encoder import Encoder
 from tunelm.judging.features import describe, numbers, slips
 from tunelm.judging.folds import group_folds, splits
 from tunelm.judging.labels import Labelled, order_of, read_labels
 from tunelm.judging.open import open_judge
 from tunelm.types import Example, Message
 
-from .test_retrieval import make_embedder
+from .test_retrieval import BOOK, SPOKEN, make_embedder
 
 pytest.importorskip("sklearn")
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -429,6 +432,206 @@ def test_an_encoder_adds_features_and_must_stay_the_same(labels_file: Path, tmp_
         open_judge(out)
 
 
+# --- an encoder that learns -----------------------------------------------------------------------
+
+
+def named_rows(count: int = 24, seed: int = 0) -> list[Labelled]:
+    """Three replies to each of the student's words; those that name one of six things are good."""
+    rng = random.Random(seed)
+    rows: list[Labelled] = []
+    for item in range(count):
+        example = Example(f"{item}", (Message("user", f"what is {rng.choice(SPOKEN)}"),), (), "g")
+        for good in (True, False, rng.random() < 0.5):
+            things = [rng.choice(BOOK[:6] if good else BOOK[6:]) for _ in range(2)]
+            reply = " ".join([*things, rng.choice(SPOKEN)])
+            rows.append(Labelled(example, reply, float(good), f"g{item}", None, f"i{item}"))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sentence_transformers")
+    return make_embedder(tmp_path_factory.mktemp("encoder") / "model")
+
+
+@pytest.fixture(scope="module")
+def tuned(encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(Trained with a tuned encoder, its folder, what was told of progress)."""
+    from tunelm.judging.train import train_judge
+    from tunelm.judging.tuning import Tuning
+
+    out, told = tmp_path_factory.mktemp("tuned") / "judge", []
+    tuning = Tuning(str(encoder_folder), lambda *at: told.append(at))
+    return train_judge(named_rows(), "good", out, folds=2, encoder=tuning), out, told
+
+
+def test_a_tuned_encoder_orders_replies_that_it_has_not_seen_as_people_do(encoder_folder: Path):
+    from tunelm.judging.encoder import open_encoder
+    from tunelm.judging.tuning import Tuner
+
+    rows, others = named_rows(60), named_rows(60, seed=1)
+    base = open_encoder(str(encoder_folder))
+    before = base.vectors(["book1 book2"])
+    tuned = Tuner(base, lambda *_: None).tune(rows, np.array([[row.label] for row in rows]), 0)
+    scores = tuned.scores([r.example for r in others], [r.output for r in others])
+    pairs = pairs_of(others, np.array([row.label for row in others]))
+    assert len(pairs.groups) > 100
+    assert pairs.agreeing(scores[:, 0]).mean() > 0.9
+    assert np.array_equal(base.vectors(["book1 book2"]), before)  # the next fold starts from it
+    assert not np.allclose(Encoder(tuned.model).vectors(["book1 book2"]), before, atol=1e-4)
+
+
+def test_no_encoder_describes_rows_that_it_was_tuned_on():
+    from tunelm.judging.train import Data, nested
+    from tunelm.judging.tuning import Tuner
+
+    asked: list[tuple[int, int]] = []
+
+    class Tuned:
+        def __init__(self, rows: Any) -> None:
+            self.items = {row.example.id for row in rows}
+
+        def scores(self, examples: Any, outputs: Any) -> Any:
+            assert not self.items & {example.id for example in examples}
+            asked.append((len(self.items), len(examples)))
+            return np.zeros((len(outputs), 1))
+
+    class Told(Tuner):
+        def __init__(self) -> None:
+            pass
+
+        def tune(self, rows: Any, target: Any, seed: int) -> Any:
+            assert len(rows) == len(target)
+            return Tuned(rows)
+
+    rows = named_rows()
+    data = replace(Data.of(rows, Coding.of(rows, "good"), None), tuner=Told())
+    nested(data, splits(group_folds(data.groups, 2)))
+    assert sorted(asked) == [(8, 12)] * 6 + [(12, 36)] * 2
+
+
+def test_a_tuned_judge_holds_its_encoder_and_is_the_same_again(
+    tuned: Any, encoder_folder: Path, tmp_path: Path
+):
+    from tunelm.judging.train import train_judge
+    from tunelm.judging.tuning import Tuning
+
+    judge, out, _ = tuned[0].judge, *tuned[1:]
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert {"judge.json", "weights.npz", "tuned.safetensors", "encoder/model.safetensors"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pkl", ".pt"))]
+    away = tmp_path / "elsewhere"  # nothing outside the folder is needed
+    shutil.copytree(out, away)
+    rows = named_rows(seed=5)
+    examples, outputs = [r.example for r in rows], [r.output for r in rows]
+    opened = open_judge(away)
+    assert opened.signature() == judge.signature()
+    assert opened.rate(examples, outputs) == judge.rate(examples, outputs)
+    again, other = (
+        train_judge(
+            named_rows(),
+            "good",
+            tmp_path / str(seed),
+            folds=2,
+            seed=seed,
+            encoder=Tuning(str(encoder_folder)),
+        )
+        for seed in (0, 1)
+    )
+    assert again.judge.signature() == judge.signature() != other.judge.signature()
+    assert again.agreement == tuned[0].agreement
+
+
+def test_what_tuning_will_take_is_told_first(tuned: Any):
+    told = tuned[2]
+    what, done, total = told[0]
+    assert re.fullmatch(r"tuning the encoder \(12 trainings, about \d+ s here\)", what)
+    # two epochs of 72 rows for the judge and 36 for each fold, and of three times two thirds
+    assert (done, total) == (0, 2 * (72 + 36 + 36) * 3)
+    assert told[-1] == (what, total, total)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def test_a_damaged_tuned_encoder_is_refused(tuned: Any, tmp_path: Path):
+    for number, (name, words) in enumerate(
+        [
+            ("tuned.safetensors", "damaged or missing"),
+            ("encoder/model.safetensors", "encoder: damaged or missing"),
+        ]
+    ):
+        folder = Path(shutil.copytree(tuned[1], tmp_path / str(number)))
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ModelError, match=words):
+            open_judge(folder)
+    from safetensors.numpy import load_file, save_file
+
+    folder = Path(shutil.copytree(tuned[1], tmp_path / "others"))
+    weights = load_file(folder / "tuned.safetensors")
+    save_file(weights | {"head.bias": weights["head.bias"] + 1}, folder / "tuned.safetensors")
+    with pytest.raises(ModelError, match="not what the judge was trained with"):
+        open_judge(folder)
+
+
+def test_an_encoder_is_tuned_to_classes_without_an_order(encoder_folder: Path):
+    from tunelm.judging.encoder import open_encoder
+    from tunelm.judging.train import Data, fit
+    from tunelm.judging.tuning import Tuner
+
+    rows = [replace(row, label=f"kind {row.label}") for row in named_rows(40)]
+    tuner = Tuner(open_encoder(str(encoder_folder)), lambda *_: None)
+    data = replace(Data.of(rows, Coding.of(rows, "kind"), tuner.encoder), tuner=tuner)
+    learned, encoder = fit(data)
+    assert encoder is not None
+    described = encoder.describe([r.example for r in rows], [r.output for r in rows])
+    assert described.shape == (120, 7)
+    assert len(learned.linear.mean) == data.table.shape[1] + 2
+    empty = Example("x", (Message("user", ""),), (), "g")
+    assert np.isfinite(encoder.scores([empty], ["book1"])).all()
+
+
+def test_an_encoder_without_layers_cannot_be_tuned(encoder_folder: Path, tmp_path: Path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    from tunelm.judging.train import train_judge
+    from tunelm.judging.tuning import Tuning
+
+    tokenizer = SentenceTransformer(str(encoder_folder), device="cpu").tokenizer
+    words = StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=8)
+    SentenceTransformer(modules=[words], device="cpu").save(str(tmp_path / "static"))
+    with pytest.raises(ModelError, match="no layers that could be tuned"):
+        train_judge(
+            named_rows(), "good", tmp_path / "judge", encoder=Tuning(str(tmp_path / "static"))
+        )
+
+
+def test_a_broken_off_training_leaves_nothing(
+    encoder_folder: Path, tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
+):
+    from tunelm.judging import learned
+    from tunelm.judging.train import train_judge
+    from tunelm.judging.tuning import Tuning
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done > total / 2:
+            stop()
+
+    tuning = Tuning(str(encoder_folder), progress)
+    with pytest.raises(KeyboardInterrupt):
+        train_judge(named_rows(), "good", tmp_path / "judge", folds=2, encoder=tuning)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(learned, "write_json", stop)  # while the judge is written
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        with pytest.raises(KeyboardInterrupt):
+            trained[0].judge.save(tmp_path / name)
+    assert [p.name for p in tmp_path.rglob("*")] == ["empty"]
+
+
 def test_a_damaged_or_foreign_judge_is_refused(trained: Any, tmp_path: Path):
     def copy() -> Path:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -506,7 +709,8 @@ def test_train_and_check_print_figures_with_intervals(tmp_path: Path, labels_fil
     assert done.exit_code == 0
     for words in ("replies unseen", "replies and system unseen", "Cohen's kappa", "smallest diff"):
         assert words in done.output
-    others = write(tmp_path / "others.jsonl", label_rows(20, seed=9))
+    rows = [{**row, "reply": f"Oh. {row['reply']}"} for row in label_rows(20, seed=9)]
+    others = write(tmp_path / "others.jsonl", rows)  # none of them is a row it was trained on
     args = ["judge", "check", str(out), str(others), "--target", "asks"]
     plain = CliRunner().invoke(cli, args, catch_exceptions=False)
     assert "less a constant" in plain.output
@@ -521,7 +725,7 @@ def test_train_and_check_print_figures_with_intervals(tmp_path: Path, labels_fil
 def test_a_label_that_the_judge_does_not_know_is_counted(trained: Any, tmp_path: Path):
     from tunelm.judging.trial import try_judge
 
-    rows = label_rows(15, seed=4)
+    rows = [{**row, "reply": f"Oh. {row['reply']}"} for row in label_rows(15, seed=4)]
     for row in rows[:7]:
         row["labels"] = {"asks": "Perhaps"}
     trial = try_judge(trained[0].judge, read_labels(write(tmp_path / "l.jsonl", rows), "asks"))
@@ -544,6 +748,55 @@ def test_errors_are_one_line_for_people(tmp_path: Path, labels_file: Path):
         assert done.stderr.startswith("error: ")
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_tuning_is_asked_for_with_an_encoder_and_told_on_standard_error(
+    encoder_folder: Path, tmp_path: Path
+):
+    rows = [
+        {
+            "messages": [{"role": m.role, "content": m.content} for m in row.example.messages],
+            "reply": row.output,
+            "labels": {"good": row.label},
+            "group": row.group,
+            "item": row.item,
+        }
+        for row in named_rows(12)
+    ]
+    path, out = write(tmp_path / "labels.jsonl", rows), tmp_path / "judge"
+    args = ["judge", "train", str(path), "--target", "good", "--out", str(out), "--tune-encoder"]
+    refused = CliRunner().invoke(cli, args)
+    assert refused.exit_code == 2
+    assert "--tune-encoder needs --encoder" in refused.stderr
+    args += ["--encoder", str(encoder_folder), "--folds", "2", "--json"]
+    done = CliRunner().invoke(cli, args, catch_exceptions=False)
+    assert "tuning the encoder (12 trainings, about" in done.stderr
+    found = json.loads(done.stdout)
+    assert found["encoder"]["tuned"]["epochs"] == 2
+    assert "row_hashes" not in found
+    assert open_judge(out).name == "good"
+
+
+def test_rows_that_the_judge_was_trained_on_are_left_out_and_counted(
+    trained: Any, labels_file: Path, tmp_path: Path
+):
+    from tunelm.judging.trial import TRAINED_ON, row_hash, try_judge
+
+    judge, rows = trained[0].judge, read_labels(labels_file, "asks")
+    about = json.loads((trained[1] / "judge.json").read_text(encoding="utf-8"))
+    assert about["row_hashes"] == sorted({row_hash(row) for row in rows})
+    others = [replace(row, output=f"Oh. {row.output}") for row in rows[:30]]
+    trial = try_judge(judge, rows[:50] + others)
+    assert (trial.lost, trial.n, trial.rows_known) == ({TRAINED_ON: 50}, 80, True)
+    assert trial.agreement.figures["accuracy"].n == 30
+    with pytest.raises(DataError, match="was trained on all of the 50 replies"):
+        try_judge(judge, rows[:50])
+    early = Path(shutil.copytree(trained[1], tmp_path / "early"))  # as earlier versions wrote it
+    del about["row_hashes"]
+    (early / "judge.json").write_text(json.dumps(about), encoding="utf-8")
+    args = ["judge", "check", str(early), str(labels_file), "--target", "asks"]
+    done = CliRunner().invoke(cli, args, catch_exceptions=False)
+    assert "whether it was trained on these is unknown" in done.output
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published sets are not there")

@@ -341,8 +341,8 @@ def test_a_failed_row_is_unknown_and_an_empty_answer_is_no_label():
 
 
 def test_a_classification_has_its_own_metrics_and_others_do_not_have_them():
-    assert list(metrics_for("classification")) == ["accuracy", "macro_f1", "invalid_label"]
-    assert not {"accuracy", "macro_f1", "invalid_label"} & set(metrics_for("qa"))
+    assert list(metrics_for("classification")) == ["accuracy", "macro_f1", "invalid_label", "ece"]
+    assert not {"accuracy", "macro_f1", "invalid_label", "ece"} & set(metrics_for("qa"))
     assert get_metric("invalid_label").sign == -1
 
 
@@ -396,7 +396,7 @@ def test_a_planted_classification_is_learned_scored_and_opened_again(tmp_path: P
     assert {r["status"] for r in routes.values()} == {"done"}, [
         r["reason"] for r in routes.values()
     ]
-    assert list(routes["local"]["scores"]) == ["accuracy", "macro_f1", "invalid_label"]
+    assert list(routes["local"]["scores"]) == ["accuracy", "macro_f1", "invalid_label", "ece"]
     local, base = routes["local"]["scores"], routes["baseline"]["scores"]
     assert local["accuracy"]["value"] > 0.9 > base["accuracy"]["ci_high"]
     assert local["macro_f1"]["value"] > 0.9

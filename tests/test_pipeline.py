@@ -132,7 +132,9 @@ def test_adapt_brings_what_a_route_builds_on(task: Path):
 
 def test_every_route_is_every_kind_and_section_that_the_rows_can_take(task: Path):
     config = load_config(task, ["routes.local-r64.kind=local"])
-    assert set(every_route(config)) == {*KINDS, "local-r64"}
+    # a rule has to be named, and only labels can be classified
+    assert set(every_route(config)) == {*KINDS, "local-r64"} - {"rule", "classifier"}
+    assert "classifier" in every_route(load_config("headlines"))
     assert set(every_route(load_config("python-docs"))) == {"baseline", "local"}
 
 

@@ -43,6 +43,8 @@ class TaskConfig(Section):
     """Most tokens of one answer."""
     labels: tuple[str, ...] = ()
     """The labels of a classification; none given: those of the train rows."""
+    checks: Literal["email", "docstring", "faq"] | None = None
+    """What an answer is held to beside the metrics of its kind (see tunelm.scoring.checks)."""
 
 
 class DataConfig(Section):
@@ -102,6 +104,8 @@ class CompareConfig(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     conversations: Annotated[int, Field(ge=0)] = 240
     """Of a task of dialogues: most conversations with simulated students, on dev and on test."""
+    forecasts: Path | None = None
+    """What `tunelm plan` forecast of the routes: a file, which goes into the run's plans."""
 
 
 class BudgetConfig(Section):
@@ -237,7 +241,10 @@ def parse_config(data: Mapping[str, Any], base: Path, source: str = "config") ->
     }
     routes = {name: _resolved(settings, base) for name, settings in config.routes.items()}
     data_section = config.data.model_copy(update=paths)
-    return config.model_copy(update={"data": data_section, "routes": routes})
+    compare = config.compare
+    if compare.forecasts is not None:
+        compare = compare.model_copy(update={"forecasts": (base / compare.forecasts).resolve()})
+    return config.model_copy(update={"data": data_section, "compare": compare, "routes": routes})
 
 
 def _resolved(settings: RouteSettings, base: Path) -> RouteSettings:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from tunelm.planning.track import data_dir
 from tunelm.rundir import PACKAGES, cache_dir, versions
 
 EXTRAS = {
@@ -44,7 +45,7 @@ def examine() -> dict[str, Any]:
             extra: {"installed": not names, "missing": names} for extra, names in missing.items()
         },
         "keys_set": {name: bool(os.environ.get(name)) for name in KEYS},
-        "caches": [_cache(path) for path in (cache_dir(), hub_cache())],
+        "caches": [_cache(path) for path in (cache_dir(), hub_cache(), data_dir())],
         "routes": _routes(missing, bool(gpus)),
     }
 

@@ -17,6 +17,7 @@ from tunelm.judging.judge import Judge
 from tunelm.models.base import ChatModel
 from tunelm.predict import answers_to, chunk_of, in_chunks
 from tunelm.rundir import write_json
+from tunelm.scoring.checks import with_facts
 from tunelm.scoring.dialogue_metrics import TALKS
 from tunelm.scoring.metric import Metric
 from tunelm.scoring.metrics import corpus_value, metrics_of, score
@@ -64,12 +65,13 @@ def evaluate(
         def answer(chunk: Sequence[Example], part: str = part) -> list[Prediction]:
             if part.endswith(TALKS):
                 return hold(model, chunk, part, task.max_tokens)
-            return with_kept(teaching.judge, chunk, answers_to(model, chunk, part, task.max_tokens))
+            found = answers_to(model, chunk, part, task.max_tokens)
+            return with_facts(task.checks, model, chunk, with_kept(teaching.judge, chunk, found))
 
         path = folder / "predictions.jsonl"
         predictions = in_chunks(answer, examples, part, path, chunk_of(model), shown)
         usage[part] = sum((p.usage for p in predictions), ZERO_USAGE)
-        metrics = metrics_of(task.kind, part)
+        metrics = metrics_of(task.kind, part, task.checks)
         scores["parts"][part], scores["rows"][part] = score_part(metrics, examples, predictions)
     write_json(folder / "scores.json", scores)
     return usage

@@ -26,6 +26,8 @@ from tunelm.models.budget import Wallet
 from tunelm.models.labels import answering, note_labels
 from tunelm.models.loading import describe_base, load_tokenizer
 from tunelm.models.render import encode_prompt
+from tunelm.planning.forecasts import read_forecasts, with_forecasts
+from tunelm.planning.track import note_run
 from tunelm.predict import score_texts
 from tunelm.report.build import write_report
 from tunelm.report.read import EVALUATED, NEUTRAL, TALKS_FILE
@@ -69,6 +71,7 @@ def compare(
     config = task if isinstance(task, Config) else load_config(task, overrides)
     config = with_built_data(config)
     require_metric(config)
+    read_forecasts(config)  # before anything is written
     folder = Path(out) if out else default_out(config.task.name)
     with RunDir.start(folder, config, resume) as run:
         base = describe_base(config.model)
@@ -82,7 +85,12 @@ def compare(
             route = make_route(config.routes[name], wallet)
             for seed in seeds_of(config, name):
                 run_route(route, run, split, name, seed, progress, teaching)
-        return write_report(run.path)
+        report = write_report(run.path)
+        try:
+            note_run(run.path)
+        except OSError as error:  # a home that cannot be written is no reason to fail
+            run.event(stage="not noted", reason=str(error))
+        return report
 
 
 def with_built_data(config: Config) -> Config:
@@ -105,10 +113,11 @@ def require_metric(config: Config) -> None:
     """Raise ConfigError where the primary metric is unknown, or none of this kind of task."""
     name, kind = config.compare.primary_metric, config.task.kind
     get_metric(name)
-    if name not in metrics_for(kind):
+    valid = metrics_for(kind, checks=config.task.checks)
+    if name not in valid:
         raise ConfigError(
             f"compare.primary_metric = {name!r} is no metric of a task of kind {kind!r}. "
-            f"Valid: {', '.join(metrics_for(kind))}."
+            f"Valid: {', '.join(valid)}."
         )
 
 
@@ -238,7 +247,8 @@ def fit_and_evaluate(
         progress=shown,
     )
     if not (folder / "plan.json").exists():
-        write_json(folder / "plan.json", route.plan(ctx).to_json())
+        plan = with_forecasts(route.plan(ctx), config)
+        write_json(folder / "plan.json", plan.to_json())
     adapted, seconds = fit_once(route, ctx)
     model = answering(route.open(adapted), config.task, run.path)
     parts = {name: [as_continuation(e) for e in split.part(name)] for name in EVALUATED}

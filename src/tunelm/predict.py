@@ -141,6 +141,7 @@ def _write(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def _prediction(example: Example, part: str, answer: Completion) -> Prediction:
+    sure = answer.confidence
     return Prediction(
         example.id,
         part,
@@ -150,4 +151,5 @@ def _prediction(example: Example, part: str, answer: Completion) -> Prediction:
         answer.latency_s,
         answer.error,
         format_error=answer.format_error,
+        facts=None if sure is None else {"confidence": sure},
     )

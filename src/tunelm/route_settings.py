@@ -32,6 +32,30 @@ class ConstantSettings(Section):
     kind: Literal["constant"] = "constant"
 
 
+class RuleSettings(Section):
+    """Answers written by a rule, without any model: what adapting one has to beat."""
+
+    kind: Literal["rule"] = "rule"
+    rule: Literal["email", "docstring"]
+    """`email`: a reply of set phrases; `docstring`: what a function's signature says."""
+
+
+class NearestSettings(Section):
+    """The answer of the train row nearest by BM25, its question and answer searched together."""
+
+    kind: Literal["nearest"] = "nearest"
+    decline: str | None = None
+    """Said where no train row is near enough, by a threshold fixed on dev; None: never."""
+
+
+class ClassifierSettings(Section):
+    """A classifier without a language model: logistic regression on the words of a text."""
+
+    kind: Literal["classifier"] = "classifier"
+    features: str = "tfidf"
+    """`tfidf`, or a sentence-transformers model (a folder, or a hub id with its owner)."""
+
+
 class EndpointSettings(Section):
     """A model, by its name at an endpoint that speaks the OpenAI protocol."""
 
@@ -239,6 +263,9 @@ class DistillSettings(Section):
 
 RouteSettings = Annotated[
     ConstantSettings
+    | RuleSettings
+    | NearestSettings
+    | ClassifierSettings
     | BaselineSettings
     | PromptSettings
     | RagSettings
@@ -251,6 +278,9 @@ RouteSettings = Annotated[
 
 KINDS: dict[str, type[Section]] = {
     "constant": ConstantSettings,
+    "rule": RuleSettings,
+    "nearest": NearestSettings,
+    "classifier": ClassifierSettings,
     "baseline": BaselineSettings,
     "prompt": PromptSettings,
     "rag": RagSettings,

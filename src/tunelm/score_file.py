@@ -12,6 +12,7 @@ from tunelm.errors import ConfigError
 from tunelm.models.budget import Wallet
 from tunelm.predict import predict
 from tunelm.rundir import read_json
+from tunelm.scoring.checks import with_facts
 from tunelm.scoring.continuation import as_continuation
 from tunelm.scoring.metrics import metrics_for, row_statistics
 from tunelm.scoring.statistics import interval
@@ -33,7 +34,7 @@ def score_file(
     if out is not None and out.exists():
         raise ConfigError(f"{out}: exists already; choose another --out.")
     examples = list({row.example.id: row.example for row in read_rows(data)}.values())
-    kind = kind_of(target) if examples[0].messages else "text"
+    kind, checks = kind_of(target) if examples[0].messages else ("text", None)
     examples = [as_continuation(e) for e in examples]
     model = load(target, wallet)
     with tempfile.TemporaryDirectory() as temporary:
@@ -41,9 +42,10 @@ def score_file(
         predictions = predict(
             model, examples, "test", path, max_tokens, lambda d, n: progress("answers", d, n)
         )
+    predictions = with_facts(checks, model, examples, predictions)
     metrics: dict[str, Any] = {}
     groups = [e.group for e in examples]
-    for name, metric in metrics_for(kind, examples).items():
+    for name, metric in metrics_for(kind, examples, checks).items():
         rows = row_statistics(metric, examples, predictions)
         found = interval(rows, groups, metric.aggregate, scale=metric.scale)
         metrics[name] = {
@@ -63,7 +65,10 @@ def score_file(
     }
 
 
-def kind_of(target: str) -> str:
-    """The kind of task that a run is about; `qa` for what knows no task."""
+def kind_of(target: str) -> tuple[str, str | None]:
+    """The kind of task that a run is about, and its checks; `qa` for what knows no task."""
     found = find_run(Path(target))
-    return "qa" if found is None else read_json(found[0] / "config.json")["config"]["task"]["kind"]
+    if found is None:
+        return "qa", None
+    task = read_json(found[0] / "config.json")["config"]["task"]
+    return task["kind"], task.get("checks")

@@ -133,6 +133,7 @@ class Completion:
     `error` is set when this request failed (`finish_reason` is then ERROR, `text` empty);
     a failed row is data, and the other requests of the batch are unaffected. `format_error`
     says how an answer broke the form that was asked for; `text` is then all that was written.
+    `confidence`: how likely its answer is to be right, 0 to 1 by its own account; None: not said.
     """
 
     text: str
@@ -141,6 +142,7 @@ class Completion:
     latency_s: float | None = None
     error: str | None = None
     format_error: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,8 @@ class Prediction:
 
     Of a text, `nll` is minus the natural-log probability of all its `scored_tokens`, which are
     `scored_bytes` of UTF-8; None where the model cannot tell. `format_error` as in Completion.
-    `facts` is what was counted in a whole conversation, which `output` is then the text of.
+    `facts` is what else was counted or found out: the `confidence` of a Completion, what the
+    task's checks found, or what happened in a whole conversation, whose text `output` then is.
     """
 
     example_id: str

@@ -25,8 +25,13 @@ COMMANDS = {
     "routes": "tunelm.cli.show",
     "models": "tunelm.cli.models",
     "prices": "tunelm.cli.prices",
+    "plan": "tunelm.cli.plan",
     "cost": "tunelm.cli.cost",
     "judge": "tunelm.cli.judge",
+    "submit": "tunelm.cli.submit",
+    "jobs": "tunelm.cli.jobs",
+    "logs": "tunelm.cli.jobs",
+    "cancel": "tunelm.cli.jobs",
     "doctor": "tunelm.cli.doctor",
 }
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelm.cli.numbers import number_option
+
 if TYPE_CHECKING:
     from tunelm.planning.analysis import Analysis
 
@@ -22,46 +24,26 @@ Examples:
 """
 
 
-def _number(flag: str, help_text: str, example: str, name: str | None = None) -> Any:
-    """An option that takes a plain number; anything else is one line that says what is wrong."""
-
-    def convert(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-        from tunelm.errors import ConfigError
-
-        if value is None:
-            return None
-        try:
-            return float(value.replace("_", "?"))  # Python's 1_000 is a slip here
-        except ValueError:
-            raise ConfigError(
-                f"{flag} {value!r}: a plain number is expected, without currency, unit or comma, "
-                f"such as {example}."
-            ) from None
-
-    names = [flag] if name is None else [flag, name]
-    return click.option(*names, callback=convert, metavar="N", help=help_text)
-
-
 @click.command("cost", epilog=EXAMPLES)
 @click.argument("run", type=click.Path(path_type=Path))
-@_number("--requests-a-month", "Answers a month  [default: 1000]", "20000")
-@_number("--conversations-a-month", "The same, of a task of conversations.", "20000")
-@_number("--months", "To spread one-off costs over  [default: 12]", "12")
-@_number("--cache-hit-rate", "Of the prefix's tokens  [default: 0]", "0.3")
+@number_option("--requests-a-month", "Answers a month  [default: 1000]", "20000")
+@number_option("--conversations-a-month", "The same, of a task of conversations.", "20000")
+@number_option("--months", "To spread one-off costs over  [default: 12]", "12")
+@number_option("--cache-hit-rate", "Of the prefix's tokens  [default: 0]", "0.3")
 @click.option("--gpu", "machine", metavar="NAME", help="A machine of the price table, to rent.")
-@_number("--gpu-usd-per-hour", "Rent of a machine.", "0.25", "usd_per_hour")
-@_number("--utilization", "Share of paid hours in which it answers.", "0.3")
-@_number("--speed", "Times as fast as the run's machine  [default: 1]", "0.3")
-@_number("--watts", "What your own machine draws while it computes.", "60")
-@_number("--usd-per-kwh", "Price of power; the machine is then your own.", "0.25")
-@_number("--hardware-usd", "What your own machine cost.", "20000")
-@_number("--hardware-months", "Over how many months.", "36")
-@_number("--retrain-every", "Months between two fits.", "6")
-@_number("--hours-of-work", "People's work on the data.", "8", "hours")
-@_number("--usd-per-hour", "What an hour of it costs.", "0.25", "usd_an_hour")
+@number_option("--gpu-usd-per-hour", "Rent of a machine.", "0.25", "usd_per_hour")
+@number_option("--utilization", "Share of paid hours in which it answers.", "0.3")
+@number_option("--speed", "Times as fast as the run's machine  [default: 1]", "0.3")
+@number_option("--watts", "What your own machine draws while it computes.", "60")
+@number_option("--usd-per-kwh", "Price of power; the machine is then your own.", "0.25")
+@number_option("--hardware-usd", "What your own machine cost.", "20000")
+@number_option("--hardware-months", "Over how many months.", "36")
+@number_option("--retrain-every", "Months between two fits.", "6")
+@number_option("--hours-of-work", "People's work on the data.", "8", "hours")
+@number_option("--usd-per-hour", "What an hour of it costs.", "0.25", "usd_an_hour")
 @click.option("--batch", is_flag=True, help="Answers in batches, at the provider's discount.")
 @click.option("--price-as", metavar="PROVIDER/MODEL", help="As if hosted there, at list prices.")
-@_number("--pass-at", "From which value of the metric on a row passes.", "0.3")
+@number_option("--pass-at", "From which value of the metric on a row passes.", "0.3")
 @click.option("--json", "as_json", is_flag=True, help="Print the analysis as JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write  [default: RUN]")
 def cost_command(run: Path, as_json: bool, out: Path | None, **given: Any) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tunelm.cli.progress import shown
 from tunelm.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ def _reading_options(command: Any) -> Any:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The judge's folder.")
 @click.option("--order", help="The labels from worst to best, with commas. [default: No to Yes]")
 @click.option("--encoder", help="A sentence encoder's folder or hub id, for further features.")
+@click.option(
+    "--tune-encoder",
+    is_flag=True,
+    help="Fine-tune the encoder on the labels in every fold: long, and told in advance.",
+)
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def train_command(
@@ -66,14 +72,22 @@ def train_command(
     """
     from tunelm.judging.labels import read_labels
     from tunelm.judging.train import train_judge
+    from tunelm.judging.tuning import Tuning
 
+    tune, encoder = rest.pop("tune_encoder"), rest.pop("encoder")
+    if tune and not encoder:
+        raise click.UsageError(
+            "--tune-encoder needs --encoder FOLDER-OR-HUB-ID: what is to be fine-tuned"
+        )
     rows = read_labels(labels, target, source)
     worst_to_best = [label.strip() for label in order.split(",")] if order else []
-    trained = train_judge(rows, target, out, order=worst_to_best, **rest)
+    with shown() as progress:
+        given = Tuning(encoder, progress) if tune else encoder
+        trained = train_judge(rows, target, out, order=worst_to_best, encoder=given, **rest)
     about = trained.judge.about
     if as_json:
-        shown = {k: v for k, v in about.items() if k != "terms"}
-        click.echo(json.dumps({**shown, "out": str(out)}, indent=2, ensure_ascii=False))
+        figures = {k: v for k, v in about.items() if k not in ("terms", "row_hashes")}
+        click.echo(json.dumps({**figures, "out": str(out)}, indent=2, ensure_ascii=False))
         return
     click.echo(f"{target}: {about['rows']} labelled replies in {about['groups']} groups")
     _print_agreement("replies unseen", trained.agreement)
@@ -95,7 +109,7 @@ def train_command(
 def check_command(judge: str, labels: Path, target: str, source: str, as_json: bool) -> None:
     """Set a ready judge beside people's labels that it was not made from.
 
-    Labels that it was trained on flatter it: give others.
+    Replies that it was trained on would flatter it: they are left out, and counted.
     """
     from tunelm.judging.labels import read_labels
     from tunelm.judging.open import open_judge
@@ -110,6 +124,8 @@ def check_command(judge: str, labels: Path, target: str, source: str, as_json: b
     click.echo(f"{opened.name} ({judge}) on {trial.n} labelled replies")
     for reason, count in trial.lost.items():
         click.echo(f"not judged: {count}, {reason}")
+    if not trial.rows_known:
+        click.echo("made by an earlier version: whether it was trained on these is unknown")
     _print_agreement("agreement", trial.agreement, trial.over_constant)
 
 

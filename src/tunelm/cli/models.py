@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 
 @click.command("models", epilog="Example: tunelm models --json")
+@click.option("--registry", is_flag=True, help="The open models that `tunelm plan` chooses from.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def models_command(as_json: bool) -> None:
+def models_command(registry: bool, as_json: bool) -> None:
     """List the bundled models, and who fine-tunes which models until when."""
     from tunelm.cli.tables import print_table
     from tunelm.providers import presets
+
+    if registry:
+        _show_registry(as_json)
+        return
 
     bundled, providers = _bundled(), list(presets().values())
     if as_json:
@@ -39,6 +44,21 @@ def models_command(as_json: bool) -> None:
             click.echo(f"{provider.name} is not supported: {provider.why_not}")
         for note in provider.notes:
             click.echo(f"{provider.name}: {note}")
+
+
+def _show_registry(as_json: bool) -> None:
+    from tunelm.cli.tables import print_table
+    from tunelm.planning.registry import registry, registry_rows
+
+    if as_json:
+        import dataclasses
+
+        found = [dataclasses.asdict(model) for model in registry()]
+        click.echo(json.dumps(found, default=str))
+        return
+    rows = registry_rows(registry())
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    click.echo("? was not read at the publisher: read the model's card before relying on it")
 
 
 def _bundled() -> list[dict[str, Any]]:

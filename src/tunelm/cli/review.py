@@ -78,7 +78,9 @@ def _write(
     from tunelm.report.review.sheet import FILES, write_sheet
 
     names = [name.strip() for name in routes.split(",") if name.strip()]
-    sheet = draw(run, names, criteria_for(run.task["kind"], criteria), items, seed)
+    sheet = draw(
+        run, names, criteria_for(run.task["kind"], run.task.get("checks"), criteria), items, seed
+    )
     write_sheet(sheet, folder)
     if as_json:
         about = {

@@ -93,8 +93,11 @@ def every_route(config: Config) -> list[str]:
     from tunelm.config import TEXT_KINDS
     from tunelm.routes import KINDS
 
-    kinds = [kind for kind in KINDS if config.task.kind != "text" or kind in TEXT_KINDS]
-    return [*config.routes, *kinds]
+    own = config.task.kind
+    kinds = [kind for kind in KINDS if own != "text" or kind in TEXT_KINDS]
+    kinds = [kind for kind in kinds if own == "classification" or kind != "classifier"]
+    # which rule is to be followed nobody can guess
+    return [*config.routes, *(kind for kind in kinds if kind != "rule")]
 
 
 ADAPT_EXAMPLES = """\b

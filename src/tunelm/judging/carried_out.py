@@ -65,7 +65,8 @@ def with_kept(
         prediction
         if prediction.output is None or label is None or not example.metadata.get("strategy")
         else dataclasses.replace(
-            prediction, facts={KEPT: float(label == example.metadata["strategy"])}
+            prediction,
+            facts={**(prediction.facts or {}), KEPT: float(label == example.metadata["strategy"])},
         )
         for example, prediction, label in zip(examples, found, labels, strict=True)
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,10 @@ class Encoder:
         """Hash of its files."""
         return self.embedder.identity
 
+    def to_json(self) -> dict[str, Any]:
+        """The part of judge.json that opens it again."""
+        return {"name": self.name, "identity": self.identity}
+
     def describe(self, examples: Sequence[Example], outputs: Sequence[str]) -> Matrix:
         """(n, 5): how near each reply is to what was said before.
 
@@ -44,7 +49,7 @@ class Encoder:
         nothing to what the words and features tell (measured: benchmarks/RESULTS.md).
         """
         scenes = [scene_of(e, o) for e, o in zip(examples, outputs, strict=True)]
-        replies = self._vectors([scene.reply for scene in scenes])
+        replies = self.vectors([scene.reply for scene in scenes])
         sides = [
             [scene.last for scene in scenes],
             [" ".join(scene.student) for scene in scenes],
@@ -52,11 +57,11 @@ class Encoder:
             [scene.solution for scene in scenes],
             [scene.teacher[-1] if scene.teacher else "" for scene in scenes],
         ]
-        near = [(replies * self._vectors(side)).sum(axis=1) for side in sides]
+        near = [(replies * self.vectors(side)).sum(axis=1) for side in sides]
         return np.column_stack(near).astype(np.float64)
 
-    def _vectors(self, texts: Sequence[str]) -> Vectors:
-        """(n, width), zero for an empty text; each text is encoded once."""
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """(n, width) of length 1, zero for an empty text; each text is encoded once."""
         distinct = sorted({text for text in texts if text})
         vectors = dict(zip(distinct, self.embedder.passages(distinct), strict=True))
         nothing = np.zeros(self.embedder.width, np.float32)

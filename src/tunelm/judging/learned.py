@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tunelm.judging.encoder import Encoder, open_encoder
 from tunelm.judging.forest import Forest
 from tunelm.judging.judge import Rating
 from tunelm.judging.linear import Linear
+from tunelm.judging.tuning import TunedEncoder, open_tuned
 from tunelm.rundir import write_json
 from tunelm.types import Example, content_hash
 
@@ -79,7 +81,7 @@ class LearnedJudge:
 
     name: str
     learned: Learned
-    encoder: Encoder | None
+    encoder: Encoder | TunedEncoder | None
     about: Mapping[str, Any]
     kind: str = "learned"
 
@@ -108,18 +110,35 @@ class LearnedJudge:
         return content_hash([self.about["weights"], self.about["features"], self.about["encoder"]])
 
     def save(self, folder: Path) -> None:
-        """Write judge.json and weights.npz; no pickle."""
+        """Write judge.json, weights.npz and a tuned encoder; no pickle.
+
+        All of it or nothing: what was begun and broken off is removed.
+        """
+        making, there = folder / ".making", folder.exists()
+        try:
+            making.mkdir(parents=True)
+            self._write(making)
+            for made in sorted(making.iterdir(), key=lambda path: path.name == ABOUT):
+                made.rename(folder / made.name)
+            making.rmdir()
+        except BaseException:
+            shutil.rmtree(making if there else folder, ignore_errors=True)
+            raise
+
+    def _write(self, folder: Path) -> None:
         its = self.learned
         arrays = {f"linear_{k}": v for k, v in its.linear.arrays().items()}
         arrays["offsets"] = its.offsets
         arrays |= {f"forest_{k}": v for k, v in its.forest.arrays().items()}
-        folder.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(folder / WEIGHTS, allow_pickle=False, **arrays)
-        write_json(folder / ABOUT, dict(self.about))
+        about = dict(self.about)
+        if isinstance(self.encoder, TunedEncoder):
+            about["encoder_files"] = self.encoder.save(folder)
+        write_json(folder / ABOUT, about)
 
 
 def described(
-    examples: Sequence[Example], outputs: Sequence[str], encoder: Encoder | None
+    examples: Sequence[Example], outputs: Sequence[str], encoder: Encoder | TunedEncoder | None
 ) -> Matrix:
     """(n, d) all numbers that are read off the replies."""
     table = features.feature_table(examples, outputs)[1]
@@ -156,7 +175,7 @@ def open_learned(folder: Path) -> LearnedJudge:
     """The judge in a folder.
 
     Raises:
-        ConfigError: the folder holds no judge, or one of another version.
+        ConfigError: the folder holds no judge, or one of another version; or its encoder is gone.
         ModelError: its files are damaged or do not belong together.
     """
     file = folder / ABOUT
@@ -180,12 +199,21 @@ def open_learned(folder: Path) -> LearnedJudge:
         raise ModelError(f"{folder / WEIGHTS}: damaged or missing ({error}): train again") from None
     if weights_hash(learned) != about["weights"]:
         raise ModelError(f"{folder}: {ABOUT} and {WEIGHTS} do not belong together: train it again")
-    encoder = open_encoder(about["encoder"]["name"]) if about["encoder"] else None
-    if encoder and encoder.identity != about["encoder"]["identity"]:
+    return LearnedJudge(about["name"], learned, _encoder(folder, about), about)
+
+
+def _encoder(folder: Path, about: Mapping[str, Any]) -> Encoder | TunedEncoder | None:
+    known = about["encoder"]
+    if known is None:
+        return None
+    if "tuned" in known:
+        return open_tuned(folder, known, about["encoder_files"])
+    encoder = open_encoder(known["name"])
+    if encoder.identity != known["identity"]:
         raise ModelError(
             f"{folder}: the encoder {encoder.name} is another than the judge was trained with"
         )
-    return LearnedJudge(about["name"], learned, encoder, about)
+    return encoder
 
 
 def _learned(about: Mapping[str, Any], file: Path) -> Learned:

@@ -4,6 +4,10 @@ Every choice (the ridge penalty, the share of the trees, the level, the threshol
 inside the training rows; the agreement that is reported is that of outer folds, which none of it
 has seen. Where systems are named, it is measured a second time on systems that were not among the
 training rows either: a judge that is to rank new systems must be judged so.
+
+An encoder that is tuned on the labels (tunelm.judging.tuning) never describes rows that it was
+tuned on: a training row's score is that of an encoder tuned on the other inner folds, a test row's
+that of one tuned on all training rows. The inner folds are those by which choices are made.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ from tunelm.judging.learned import (
     mixed,
 )
 from tunelm.judging.linear import FEATURE_WEIGHT, Linear, common_terms, tally
+from tunelm.judging.trial import row_hash
+from tunelm.judging.tuning import TunedEncoder, Tuner, Tuning
 
 Matrix = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -77,7 +83,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled replies as numbers; made once, cut by row."""
+    """Labelled replies as numbers; made once, cut by row. `tuner` adds scores in every fit."""
 
     rows: Sequence[Labelled]
     coding: Coding
@@ -85,10 +91,11 @@ class Data:
     counts: Any
     table: Matrix
     target: Matrix
+    tuner: Tuner | None = None
 
     @classmethod
     def of(cls, rows: Sequence[Labelled], coding: Coding, encoder: Encoder | None) -> Data:
-        """Read everything off the replies."""
+        """Read everything off the replies, but for what a tuner adds."""
         texts = [row.output for row in rows]
         table = described([row.example for row in rows], texts, encoder)
         return cls(rows, coding, *tally(texts), table, coding.encode(rows))
@@ -102,6 +109,10 @@ class Data:
             table=self.table[places],
             target=self.target[places],
         )
+
+    def beside(self, scores: Matrix) -> Data:
+        """The same rows with further features, (n, k)."""
+        return replace(self, table=np.hstack([self.table, scores]))
 
     @cached_property
     def groups(self) -> list[str]:
@@ -121,7 +132,7 @@ def train_judge(
     out: Path,
     *,
     seed: int = 0,
-    encoder: str | None = None,
+    encoder: str | Tuning | None = None,
     order: Sequence[str] = (),
     folds: int = FOLDS,
 ) -> Trained:
@@ -132,30 +143,33 @@ def train_judge(
         name: of what they are labelled with.
         out: where to; must not exist yet, or be empty.
         seed: of folds and trees. The same rows and seed give the same judge.
-        encoder: a sentence encoder's folder or hub id, for features of nearness.
+        encoder: a sentence encoder's folder or hub id, for features of nearness; `Tuning` of it:
+            to be fine-tuned as well, in every fold.
         order: the labels from worst to best, where they are not the usual ones.
         folds: of the outer cross-validation.
 
     Raises:
         ConfigError: `out` holds something, or `order` leaves a label out.
         DataError: too few groups, or labels that are all the same.
-        PrerequisiteError: scikit-learn is not installed.
+        PrerequisiteError: scikit-learn is not installed, or, for an encoder, what opens it.
+        ModelError: the encoder cannot be loaded, or not tuned.
     """
-    out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is not empty. Choose another folder for the judge.")
     _check(rows, name, folds)
-    opened = open_encoder(encoder) if encoder else None
-    data = Data.of(rows, Coding.of(rows, name, order), opened)
+    data, opened = _read(rows, Coding.of(rows, name, order), encoder)
     fold = group_folds(data.groups, folds, seed)
-    seen = nested(data, splits(fold), seed)
+    cuts = list(splits(fold))
     systems = [row.system for row in rows]
-    named = len({system for system in systems if system}) >= LEAST_SYSTEMS and None not in systems
-    unseen = nested(data, splits(fold, systems), seed) if named else None
-    learned = fit(data, seed)
+    named = len({s for s in systems if s}) >= LEAST_SYSTEMS and None not in systems
+    harder = list(splits(fold, systems)) if named else []
+    foresee(data, [*cuts, *harder], whole=True)
+    seen = nested(data, cuts, seed)
+    unseen = nested(data, harder, seed) if named else None
+    learned, tuned = fit(data, seed)
     error = error_of(rows, data.gold, unseen or seen) if data.coding.ordered else Error.unknown()
     found = Trained(
-        judge=LearnedJudge(name, learned, opened, {}),
+        judge=LearnedJudge(name, learned, tuned or opened, {}),
         agreement=agreement(rows, data.coding, data.gold, seen, seed),
         unseen=agreement(rows, data.coding, data.gold, unseen, seed) if unseen else None,
         error=error,
@@ -163,14 +177,28 @@ def train_judge(
     about = {
         "name": name,
         **about_of(learned),
-        "encoder": opened and {"name": opened.name, "identity": opened.identity},
+        "encoder": None if opened is None else (tuned or opened).to_json(),
         "seed": seed,
         "folds": folds,
         **_known(data, found),
     }
-    judge = replace(found.judge, about=about)
-    judge.save(out)
-    return replace(found, judge=judge)
+    found = replace(found, judge=replace(found.judge, about=about))
+    found.judge.save(out)
+    return found
+
+
+def _read(
+    rows: Sequence[Labelled], coding: Coding, encoder: str | Tuning | None
+) -> tuple[Data, Encoder | None]:
+    """The rows as numbers, and the encoder that took part."""
+    if encoder is None:
+        return Data.of(rows, coding, None), None
+    if isinstance(encoder, str):
+        opened = open_encoder(encoder)
+        return Data.of(rows, coding, opened), opened
+    opened = open_encoder(encoder.name)
+    tuner = Tuner(opened, encoder.progress)
+    return replace(Data.of(rows, coding, opened), tuner=tuner), opened
 
 
 def _known(data: Data, found: Trained) -> dict[str, Any]:
@@ -179,6 +207,7 @@ def _known(data: Data, found: Trained) -> dict[str, Any]:
         "rows": len(data.rows),
         "groups": len(set(data.groups)),
         "systems": sorted({row.system for row in data.rows if row.system}),
+        "row_hashes": sorted({row_hash(row) for row in data.rows}),
         "agreement": found.agreement.to_json(),
         "agreement_unseen_systems": found.unseen and found.unseen.to_json(),
         "error": found.error.to_json(),
@@ -191,8 +220,8 @@ def nested(data: Data, cuts: Iterable[tuple[Places, Places]], seed: int = 0) -> 
     scores, values = np.full(count, np.nan), np.full(count, np.nan)
     labels: list[str | None] = [None] * count
     for train, test in cuts:
-        learned = fit(data.take(train), seed)
-        rows = data.take(test)
+        learned, tuned = fit(data.take(train), seed)
+        rows = _scored(data.take(test), tuned)
         outputs = learned.outputs([row.output for row in rows.rows], rows.table)
         score, value = learned.coding.score(outputs), learned.value(outputs)
         if score is not None and value is not None:
@@ -202,13 +231,27 @@ def nested(data: Data, cuts: Iterable[tuple[Places, Places]], seed: int = 0) -> 
     return Judged(scores, values, labels)
 
 
-def fit(data: Data, seed: int = 0) -> Learned:
-    """A judge of all rows of `data`: choices by inner folds, then both halves on everything."""
-    count = max(2, min(INNER_FOLDS, len(set(data.groups))))
-    fold = group_folds(data.groups, count, seed + 1)
+def foresee(data: Data, cuts: Sequence[tuple[Places, Places]], whole: bool = False) -> None:
+    """Let the tuner, if any, tell how long `nested` will take it for these cuts (and all rows)."""
+    if data.tuner is None:
+        return
+    parts = [data.take(train) for train, _ in cuts] + [data] * whole
+    sizes = [len(part.rows) for part in parts]
+    for part in parts:
+        sizes += [len(train) for train, _ in _inner(part, 0)]
+    data.tuner.expect(data.rows, _taught(data), sizes)
+
+
+def fit(data: Data, seed: int = 0) -> tuple[Learned, TunedEncoder | None]:
+    """A judge of all rows of `data`: choices by inner folds, then both halves on everything.
+
+    With a tuner also the encoder that is tuned on all of them.
+    """
+    cuts = _inner(data, seed)
+    data, tuned = _tuned(data, cuts, seed)
     linear = {penalty: np.zeros_like(data.target) for penalty in PENALTIES}
     trees = np.zeros_like(data.target)
-    for train, test in splits(fold):
+    for train, test in cuts:
         part, rest = data.take(train), data.take(test)
         solve = _Ridge(part)
         for penalty in PENALTIES:
@@ -225,7 +268,41 @@ def fit(data: Data, seed: int = 0) -> Learned:
     if data.coding.labels:
         offsets = tune_offsets(outputs, data.target.argmax(axis=1), offsets)
     both = _Ridge(data).linear(penalty), _grow(data, seed)
-    return Learned(data.coding, *both, blend, level, slope, offsets)
+    return Learned(data.coding, *both, blend, level, slope, offsets), tuned
+
+
+def _inner(data: Data, seed: int) -> list[tuple[Places, Places]]:
+    """The folds inside the training rows."""
+    count = max(2, min(INNER_FOLDS, len(set(data.groups))))
+    return list(splits(group_folds(data.groups, count, seed + 1)))
+
+
+def _tuned(
+    data: Data, cuts: Sequence[tuple[Places, Places]], seed: int
+) -> tuple[Data, TunedEncoder | None]:
+    """The rows with scores of encoders that have not seen them, and one tuned on all rows."""
+    if data.tuner is None:
+        return data, None
+    target = _taught(data)
+    scores = np.zeros(target.shape)
+    for train, test in cuts:
+        part, rest = data.take(train).rows, data.take(test).rows
+        tuned = data.tuner.tune(part, target[train], seed)
+        scores[test] = tuned.scores([r.example for r in rest], [r.output for r in rest])
+    return data.beside(scores), data.tuner.tune(data.rows, target, seed)
+
+
+def _scored(data: Data, tuned: TunedEncoder | None) -> Data:
+    """Rows with the score of an encoder that was tuned on others."""
+    if tuned is None:
+        return data
+    rows = data.rows
+    return data.beside(tuned.scores([r.example for r in rows], [r.output for r in rows]))
+
+
+def _taught(data: Data) -> Matrix:
+    """(n, k) what an encoder is tuned to: one number where labels have an order, else classes."""
+    return data.gold[:, None] if data.coding.ordered else data.target
 
 
 class _Ridge:

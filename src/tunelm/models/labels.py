@@ -167,9 +167,11 @@ class LabelModel:
     """Answers each request with one of the labels. See ChatModel, and the module.
 
     Temperature and seed change nothing where labels are scored: the likeliest is the answer.
-    The usage is then what was fed: the prompt once for each label. Where an answer is written
+    The usage is then what was fed: the prompt once for each label; the `confidence` is the label's
+    probability, given that it is one of them. Where an answer is written
     instead and no one label is found in it, it stays as it was written and `format_error` says
-    so; an endpoint that takes a JSON schema is held to the labels, so that this is rare.
+    so; an endpoint that takes a JSON schema is held to the labels, so that this is rare. The
+    confidence of a written answer is what the inner model says of it, if anything.
 
     Raises ConfigError with fewer than two labels.
     """
@@ -211,10 +213,12 @@ class LabelModel:
             if isinstance(found, ModelError):
                 done.append(Completion("", FinishReason.ERROR, Usage(0, 0, 0), error=str(found)))
                 continue
-            sums = [math.fsum(one.logprobs) for one in found]
-            label = self.labels[sums.index(max(sums))]
+            odds = self._odds(found)
+            label = max(odds, key=odds.__getitem__)
             usage = self._usage(request.messages, found)
-            done.append(Completion(label, FinishReason.STOP, usage, seconds))
+            done.append(
+                Completion(label, FinishReason.STOP, usage, seconds, confidence=odds[label])
+            )
         return done
 
     def probabilities(self, prompts: Sequence[Sequence[Message]]) -> list[dict[str, float]]:
@@ -228,10 +232,7 @@ class LabelModel:
         for found in self._scored([tuple(prompt) for prompt in prompts]):
             if isinstance(found, ModelError):
                 raise found
-            sums = [math.fsum(one.logprobs) for one in found]
-            shares = [math.exp(value - max(sums)) for value in sums]
-            total = math.fsum(shares)
-            odds.append({n: s / total for n, s in zip(self.labels, shares, strict=True)})
+            odds.append(self._odds(found))
         return odds
 
     def stream(self, request: Request) -> Iterator[Delta]:
@@ -255,6 +256,12 @@ class LabelModel:
                 return [error]
             return [self._scored([prompt])[0] for prompt in prompts]
         return [found[at : at + count] for at in range(0, len(found), count)]
+
+    def _odds(self, found: Sequence[TokenLogprobs]) -> dict[str, float]:
+        sums = [math.fsum(one.logprobs) for one in found]
+        shares = [math.exp(value - max(sums)) for value in sums]
+        total = math.fsum(shares)
+        return {label: share / total for label, share in zip(self.labels, shares, strict=True)}
 
     def _usage(self, messages: tuple[Message, ...], found: Sequence[TokenLogprobs]) -> Usage:
         engine, rendered = _engine(self.inner, messages)

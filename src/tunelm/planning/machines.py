@@ -33,13 +33,16 @@ class Listed:
         return among[(len(among) - 1) // 2] if among else None
 
 
-def find_machine(name: str) -> Listed:
+ANY_OTHER = "give --gpu-usd-per-hour, or for your own --watts and --usd-per-kwh."
+
+
+def find_machine(name: str, any_other: str = ANY_OTHER) -> Listed:
     """A machine by its name; case, spaces, dashes and the maker's name do not matter.
 
     >>> find_machine("nvidia rtx4090").name
     'RTX 4090'
 
-    Raises ConfigError with the closest names where there is none.
+    Raises ConfigError with the closest names where there is none, and what to do of `any_other`.
     """
     names = machine_names()
     wanted = _plain(name)
@@ -47,7 +50,7 @@ def find_machine(name: str) -> Listed:
     if found is None:
         raise ConfigError(
             f"no machine {name!r} in the price table. {_closest(wanted, names)} Of any other, "
-            "give --gpu-usd-per-hour, or for your own --watts and --usd-per-kwh."
+            f"{any_other}"
         )
     rows = [p for p in listed_prices() if p.model == found and p.value is not None]
     rents = sorted((p for p in rows if p.method in RENTS), key=lambda p: p.value or 0.0)

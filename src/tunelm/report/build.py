@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.report import spending
+from tunelm.report.analysis import analysis_of
+from tunelm.report.beside import beside_of
 from tunelm.report.conversations import conversations_of
 from tunelm.report.curation import forgetting, settings_of, source_of
+from tunelm.report.eight_rows import eight_rows
 from tunelm.report.evidence import (
     RULE,
     Answers,
@@ -25,34 +28,48 @@ from tunelm.report.evidence import (
 from tunelm.report.html import html_page
 from tunelm.report.markdown import markdown_page
 from tunelm.report.read import RouteRun, Run, read_run
+from tunelm.report.special import special_tables
+from tunelm.report.taken import taken_by
 from tunelm.report.verdict import sentences, warnings_of
 from tunelm.rundir import SCHEMA_VERSION, write_json, write_text
 
 Report = dict[str, Any]
 
+NO_BREAK_EVEN = (
+    "it depends on a volume, a horizon and the price of a machine, which a run does not measure: "
+    "tunelm cost RUN reckons it"
+)
 
-def write_report(run: Path) -> Report:
+
+def write_report(run: Path, beside: Path | None = None) -> Report:
     """Build the report and write report.json, report.md and report.html into the run.
 
-    Returns the report. Raises RunDirError as `build_report` does.
+    Returns the report. Arguments and errors are those of `build_report`.
     """
-    report = build_report(run)
+    report = build_report(run, beside)
     write_json(run / "report.json", report)
     write_text(run / "report.md", markdown_page(report))
     write_text(run / "report.html", html_page(report))
     return report
 
 
-def build_report(run: Path) -> Report:
+def build_report(run: Path, beside: Path | None = None) -> Report:
     """Everything that `report.json` holds, from the files of a run alone.
 
     The same files give the same report. Values are on each metric's own scale; None is
     unknown, with a reason beside it.
 
+    Args:
+        run: its folder.
+        beside: the folder of a run of the same routes on a second task, to say whether what each
+            gains carries over.
+
     Raises:
-        RunDirError: `run` is no run directory, stopped before its rows were split, or its
+        RunDirError: one of them is no run directory, stopped before its rows were split, or its
             files do not belong together.
+        ConfigError: the two cannot stand side by side.
     """
+    other = None if beside is None else build_report(beside)
     found = read_run(run)
     answers = [answers_of(found, route, "test") for route in found.routes if route.finished]
     pairs = compare_pairs(answers, found.primary, floors_of(found))
@@ -61,6 +78,35 @@ def build_report(run: Path) -> Report:
     baseline = _baseline(routes)
     rival = runner_up if winner == baseline or baseline is None else baseline
     report: Report = {
+        **_about(found),
+        "source": source_of(found),
+        "split": _split(found),
+        "settings": settings_of(found),
+        "routes": routes,
+        "forgetting": forgetting(found, baseline),
+        "judges": dict(found.judges),
+        "conversations": conversations_of(found, answers, baseline),
+        "tables": special_tables(found, answers),
+        "pairs": pairs,
+        "mde": smallest_difference(pairs, found.primary, winner, rival),
+        "winner": {"name": winner, "rule": RULE.format(metric=found.primary)},
+        "baseline": baseline,
+        "runner_up": runner_up,
+        "break_even": None,
+        "break_even_reason": NO_BREAK_EVEN,
+        "examples": _examples(found, winner, rival),
+    }
+    report["beside"] = None if other is None else beside_of(report, other)
+    report["verdict"] = sentences(report)
+    report["warnings"] = warnings_of(report)
+    report["analysis"] = analysis_of(report)
+    report["eight_rows"] = eight_rows(report)
+    return report
+
+
+def _about(found: Run) -> Report:
+    """What was run: when, where, on what, and by which metrics."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "tunelm": found.config["tunelm"],
         "created": found.config["created"],
@@ -76,25 +122,7 @@ def build_report(run: Path) -> Report:
             }
             for name, metric in found.metrics.items()
         },
-        "source": source_of(found),
-        "split": _split(found),
-        "settings": settings_of(found),
-        "routes": routes,
-        "forgetting": forgetting(found, baseline),
-        "judges": dict(found.judges),
-        "conversations": conversations_of(found, answers, baseline),
-        "pairs": pairs,
-        "mde": smallest_difference(pairs, found.primary, winner, rival),
-        "winner": {"name": winner, "rule": RULE.format(metric=found.primary)},
-        "baseline": baseline,
-        "runner_up": runner_up,
-        "break_even": None,
-        "break_even_reason": spending.NO_BREAK_EVEN,
-        "examples": _examples(found, winner, rival),
     }
-    report["verdict"] = sentences(report)
-    report["warnings"] = warnings_of(report)
-    return report
 
 
 def _baseline(routes: Sequence[Mapping[str, Any]]) -> str | None:
@@ -126,6 +154,7 @@ def _route(run: Run, route: RouteRun, tested: Answers | None) -> dict[str, Any]:
     quantities = spending.measured(route)
     planned = spending.forecast(route)
     dev = answers_of(run, route, "dev") if tested else None
+    scores = interval_scores(tested) if tested else None
     seeds = route.finished
     usd, why_not = spending.cost(route)
     return {
@@ -138,7 +167,7 @@ def _route(run: Run, route: RouteRun, tested: Answers | None) -> dict[str, Any]:
         "status": route.status,
         "reason": route.reason,
         "seeds": [seed.seed for seed in seeds],
-        "scores": interval_scores(tested) if tested else None,
+        "scores": scores,
         "scores_dev": dev_scores(dev) if dev else None,
         "outcomes": outcomes(seeds, "test", len(run.parts["test"])) if tested else None,
         "failed_rows": {"dev": dev.failed, "test": tested.failed} if dev and tested else None,
@@ -152,8 +181,9 @@ def _route(run: Run, route: RouteRun, tested: Answers | None) -> dict[str, Any]:
         "memory": spending.memory(quantities),
         "forecast": planned,
         "measured": quantities,
-        "forecast_errors": spending.forecast_errors(route, planned, quantities),
+        "forecast_errors": spending.forecast_errors(route, planned, quantities, scores),
         "prompt": seeds[0].prompt if seeds else None,
+        "taken": taken_by(run, route),
     }
 
 

@@ -335,12 +335,13 @@ def find_pair(
 def wins_and_losses(run: Run, a: RouteRun, b: RouteRun) -> dict[str, Any]:
     """Test rows on which A beat B most, and lost most: one of a group, up to SHOWN each.
 
-    By the primary metric, or where that has no value for a row by token F1, of texts by bits
-    per byte; both routes' first common seed.
+    By the primary metric, or where that has no value for a row by token F1, else by the first
+    metric of rows; both routes' first common seed.
     """
     metric = get_metric(run.primary)
     if not metric.per_row:
-        metric = run.metrics.get("token_f1") or get_metric("bits_per_byte")
+        of_rows = (m for m in run.metrics.values() if m.per_row and not m.of_conversations)
+        metric = run.metrics.get("token_f1") or next(of_rows)
     both = {s.seed: s for s in a.finished}, {s.seed: s for s in b.finished}
     common = sorted(both[0].keys() & both[1].keys())
     # A route that ignores its seed is run with the first one only.

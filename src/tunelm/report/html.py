@@ -10,6 +10,7 @@ import jinja2
 
 from tunelm.report import words
 from tunelm.report.conversations import TABLES, judge_notes
+from tunelm.report.eight_rows import EIGHT, EIGHT_NOTE
 from tunelm.report.evidence import find_pair
 from tunelm.report.svg import axis_for, scale_strip, strip
 from tunelm.report.tradeoff import tradeoff_rows
@@ -53,6 +54,8 @@ def html_page(report: Report) -> str:
         routes_plot=_routes_plot(report),
         pairs_plot=_pairs_plot(report),
         aside=[p for p in report["pairs"] if not _is_shown(report, p)],
+        eight=EIGHT,
+        eight_note=EIGHT_NOTE,
         new_warnings=[text for text in report["warnings"] if text not in report["verdict"]],
     )
 

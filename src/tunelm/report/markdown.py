@@ -9,6 +9,7 @@ from typing import Any
 from tunelm.report import words
 from tunelm.report.cells import inline, table
 from tunelm.report.conversations import TABLES, judge_notes
+from tunelm.report.eight_rows import EIGHT, EIGHT_NOTE, table_rows
 from tunelm.report.tradeoff import tradeoff_rows
 from tunelm.report.words import (
     between,
@@ -39,20 +40,15 @@ def markdown_page(report: Report) -> str:
         "## Routes",
         table(words.table(report)),
         _unit_note(report),
-        "### Every metric, on the test rows",
-        table(_metrics(report)),
-        *judge_notes(report),
-        *_conversations(report),
-        *_forgetting(report),
-        "## Pairs",
-        table(_pairs(report)),
-        *_examples(report),
+        *_analysis(report),
+        "# Tables",
+        *_scores(report),
         "## What it cost",
         "### Quality against cost",
         table(tradeoff_rows(report)),
         "### Money and tokens",
         table(money_rows(report)),
-        f"Break-even: unknown; {report['break_even_reason']}.",
+        f"Break-even: unknown here; {report['break_even_reason']}.",
         table(usage_rows(report)),
         table(_quantities(report)),
         table(_forecasts(report)),
@@ -68,6 +64,31 @@ def markdown_page(report: Report) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def _analysis(report: Report) -> list[str]:
+    """The comparison in words, and the table of eight rows."""
+    blocks = ["## The comparison in words"]
+    for section in report["analysis"]:
+        blocks += [f"### {section['heading']}", *map(inline, section["paragraphs"])]
+        blocks.append(table(section.get("rows", ())))
+    if report["eight_rows"]:
+        blocks += [f"## {EIGHT}", EIGHT_NOTE, table(table_rows(report["eight_rows"]))]
+    return blocks
+
+
+def _scores(report: Report) -> list[str]:
+    return [
+        "## Every metric, on the test rows",
+        table(_metrics(report)),
+        *judge_notes(report),
+        *_special(report),
+        *_conversations(report),
+        *_forgetting(report),
+        "## Pairs",
+        table(_pairs(report)),
+        *_examples(report),
+    ]
+
+
 def _about(report: Report) -> str:
     base = (report["base"] or {}).get("name", "unknown")
     return f"Base model {inline(base)}, made {report['created']} by tunelm {report['tunelm']}."
@@ -81,6 +102,13 @@ def _unit_note(report: Report) -> str:
 def _warnings(report: Report) -> list[str]:
     new = [text for text in report["warnings"] if text not in report["verdict"]]
     return ["## Warnings", "\n".join(f"- {inline(text)}" for text in new)] if new else []
+
+
+def _special(report: Report) -> list[str]:
+    blocks: list[str] = []
+    for found in report["tables"]:
+        blocks += [f"### {inline(found['heading'])}", inline(found["note"]), table(found["rows"])]
+    return blocks
 
 
 def _metrics(report: Report) -> list[dict[str, str]]:

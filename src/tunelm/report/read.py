@@ -132,7 +132,7 @@ class Run:
     def metrics(self) -> dict[str, Metric]:
         """The metrics of this kind of task."""
         rows = [e for part in EVALUATED for e in self.parts[part]]
-        found = metrics_for(self.task["kind"], rows)
+        found = metrics_for(self.task["kind"], rows, self.task.get("checks"))
         return {n: m for n, m in found.items() if self.part_of(m, "test") in self.parts}
 
     def part_of(self, metric: Metric, part: str) -> str:

@@ -10,7 +10,6 @@ from tunelm.report.read import EVALUATED, RouteRun, SeedRun
 from tunelm.types import Usage
 
 NO_PRICE = "no price is known for computing on one's own machine"
-NO_BREAK_EVEN = "break-even needs a price for each route, and none is known"
 
 LATENCY = ("time_to_first_token", "seconds_per_answer", "tokens_per_second")
 
@@ -198,9 +197,15 @@ def forecast(route: RouteRun) -> dict[str, Any] | None:
 
 
 def forecast_errors(
-    route: RouteRun, planned: Mapping[str, Any] | None, quantities: Mapping[str, Quantity]
+    route: RouteRun,
+    planned: Mapping[str, Any] | None,
+    quantities: Mapping[str, Quantity],
+    scores: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """Each forecast quantity beside what was measured of the same seed runs.
+
+    The forecast `score` has a metric as its unit, and is held against that one of `scores`, which
+    are of the test rows.
 
     `error` is measured / forecast - 1; `inside` whether it fell into the forecast's range.
     Both are None where either side is unknown or no range was given.
@@ -209,6 +214,8 @@ def forecast_errors(
     rows: list[dict[str, Any]] = []
     for name, quantity in (planned or {"quantities": {}})["quantities"].items():
         got = actual.get(name)
+        if name == "score":
+            got = ((scores or {}).get(quantity["unit"]) or {}).get("value")
         said, low, high = quantity["value"], quantity["low"], quantity["high"]
         rows.append(
             {
@@ -235,9 +242,14 @@ def _inside(value: float | None, low: float | None, high: float | None) -> bool 
 def _actuals(route: RouteRun, quantities: Mapping[str, Quantity]) -> dict[str, float | None]:
     """Measured values under the names that plans use, per seed run."""
     actual: dict[str, float | None] = {n: q["value"] for n, q in quantities.items()}
-    for name, same in (("seconds", "seconds_fit"), ("peak_memory_bytes", "peak_memory")):
-        if same in actual:
-            actual.setdefault(name, actual[same])
+    same = {
+        "seconds": ("seconds_fit",),
+        "peak_memory_bytes": ("peak_memory_above_imports", "peak_memory"),
+    }
+    for name, measured_as in same.items():
+        known = [actual[other] for other in measured_as if other in actual]
+        if known:
+            actual.setdefault(name, known[0])
     fits = route.finished
     if len(fits) != 1:  # a forecast is for one seed, what follows is counted over all
         return actual

@@ -9,6 +9,7 @@ from tunelm.config import MIN_TEST_GROUPS
 from tunelm.report.diagnosis import what_was_missing
 from tunelm.report.evidence import find_pair, only_alone
 from tunelm.report.words import between, count, p_text, points, route_of, scale_of, signed, unit_of
+from tunelm.scoring.checks import form_and_content
 
 Report = Mapping[str, Any]
 
@@ -294,11 +295,11 @@ def _backends(report: Report) -> list[str]:
 
 def _form_and_content(report: Report) -> list[str]:
     winner, baseline = report["winner"]["name"], report["baseline"]
-    form = find_pair(report["pairs"], "token_f1", winner, baseline)
-    content = find_pair(report["pairs"], "contains", winner, baseline)
+    names = form_and_content(report["task"].get("checks"))
+    form, content = (find_pair(report["pairs"], name, winner, baseline) for name in names)
     if not form or not content or form["diff"] is None or content["diff"] is None:
         return []
-    facts = f"token_f1 {signed(form['diff'])}, contains {signed(content['diff'])} points"
+    facts = f"{names[0]} {signed(form['diff'])}, {names[1]} {signed(content['diff'])} points"
     who = f"{winner} against {baseline}"
     if form["diff"] > 0 > content["diff"] and content["verdict"] == "worse":
         meaning = "Answers look more like the references, and hold the right answer less often."

@@ -164,13 +164,15 @@ class _Trainer:
         self.steps = sum(len(epoch) for epoch in self._epochs)
         rate = RATE * WIDTH / embedder.width
         self._optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._share)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: rate_share(step, self.steps)
+        )
 
     def epoch(self, number: int, on_step: Callable[[], None]) -> None:
         """One pass over the pairs."""
         import torch
 
-        with _seeded(self._seed + number):
+        with seeded(self._seed + number):
             self.model.train()
             for batch in self._epochs[number]:
                 loss = self._loss(self._features(batch), torch.zeros(0))
@@ -185,24 +187,33 @@ class _Trainer:
                 on_step()
             self.model.eval()
 
-    def _share(self, step: int) -> float:
-        warmup = max(1, round(WARMUP * self.steps))
-        return min((step + 1) / warmup, (self.steps - step) / max(1, self.steps - warmup + 1))
-
     def _features(self, batch: Sequence[Pair]) -> list[Any]:
-        prompts: dict[str, str] = self.model.prompts
-        query = prompts.get("query") or ""
-        passage = next((prompts[n] for n in ("document", "passage", "corpus") if n in prompts), "")
-        columns = [
-            [query + pair.question for pair in batch],
-            [(passage or "") + self._texts[pair.positive] for pair in batch],
-            [(passage or "") + self._texts[pair.negative] for pair in batch],
-        ]
-        encode = getattr(self.model, "preprocess", None) or self.model.tokenize  # before 6.0
+        query = self.model.prompts.get("query") or ""
         return [
-            {k: v.to(self.model.device) if hasattr(v, "to") else v for k, v in encode(c).items()}
-            for c in columns
+            tokenized(self.model, [query + pair.question for pair in batch]),
+            passage_tokens(self.model, [self._texts[pair.positive] for pair in batch]),
+            passage_tokens(self.model, [self._texts[pair.negative] for pair in batch]),
         ]
+
+
+def rate_share(step: int, steps: int) -> float:
+    """The share of the learning rate at a step: a linear warmup, then a linear decay."""
+    warmup = max(1, round(WARMUP * steps))
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup + 1))
+
+
+def passage_tokens(model: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """What a SentenceTransformer reads of passages, with its own prompt for them, if any."""
+    prompts: dict[str, str] = model.prompts
+    prompt = next((prompts[n] for n in ("document", "passage", "corpus") if n in prompts), "")
+    return tokenized(model, [(prompt or "") + text for text in texts])
+
+
+def tokenized(model: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """What a SentenceTransformer reads of texts, on its device."""
+    encode = getattr(model, "preprocess", None) or model.tokenize  # before 6.0
+    found = encode(list(texts))
+    return {k: v.to(model.device) if hasattr(v, "to") else v for k, v in found.items()}
 
 
 def batches(pairs: Sequence[Pair], order: random.Random) -> list[list[Pair]]:
@@ -245,7 +256,7 @@ def _state(model: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Generator[None]:
+def seeded(seed: int) -> Generator[None]:
     """Dropout by `seed`; the caller's own random state comes back afterwards."""
     import torch
 

@@ -28,6 +28,21 @@ KINDS = {
     "constant": RouteKind(
         "tunelm.routes.constant:ConstantRoute", False, "", "control: one fixed answer to everything"
     ),
+    "rule": RouteKind(
+        "tunelm.routes.rule:RuleRoute", False, "", "answers written by a rule, without any model"
+    ),
+    "nearest": RouteKind(
+        "tunelm.routes.nearest:NearestRoute",
+        False,
+        "rag",
+        "the answer of the nearest train row, or none where none is near",
+    ),
+    "classifier": RouteKind(
+        "tunelm.routes.classifier:ClassifierRoute",
+        True,
+        "judge",
+        "logistic regression on the words of a text, without a language model",
+    ),
     "baseline": RouteKind(
         "tunelm.routes.baseline:BaselineRoute",
         False,

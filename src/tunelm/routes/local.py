@@ -54,10 +54,9 @@ class LocalRoute:
 
     def plan(self, ctx: FitContext) -> Plan:
         """Parameters from the model's shapes, tokens by its tokenizer; no weights are read."""
-        machine = "depends on the machine; nothing was timed"
         forecasts = {
-            "seconds": Estimate(None, "s", f"unknown: {machine}"),
-            "peak_memory_bytes": Estimate(None, "bytes", f"unknown: {machine}"),
+            "seconds": Estimate(None, "s", "unknown: tunelm plan --probe times a few steps"),
+            "peak_memory_bytes": Estimate(None, "bytes", "unknown: tunelm plan makes a dry run"),
             "usd": Estimate(None, "USD", "unknown: computing on one's own machine has no price"),
         }
         try:
@@ -79,7 +78,7 @@ class LocalRoute:
             RunDirError: the folder holds an adapter made from something else.
             DataError: `shuffle_answers` with too few groups to deal answers among.
         """
-        job, train, dev = self._job(ctx)
+        job, train, dev = self.job(ctx)
         made_from = digest(job, [*train, *dev])
         folder = ctx.work / "adapted"
         if (folder / RESULT).is_file():
@@ -112,7 +111,13 @@ class LocalRoute:
             return PromptedModel(open_local(whole, None), adapted.system)
         return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
 
-    def _job(self, ctx: FitContext) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
+    def job(self, ctx: FitContext) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
+        """What a training process is given: the job, train rows and dev rows.
+
+        Raises:
+            ConfigError: settings that a task of texts cannot have.
+            DataError: `shuffle_answers` with too few groups to deal answers among.
+        """
         train = list(ctx.train)
         if self.settings.shuffle_answers:
             train = shuffled_answers(train, ctx.seed)
@@ -170,7 +175,7 @@ class LocalRoute:
         # first, since it looks on this machine only; the tokenizer might ask the network
         shapes = load_shapes(resolve_base(ctx.model), ctx.model.revision)
         tokenizer = load_tokenizer(ctx.model)
-        job, train, _ = self._job(ctx)
+        job, train, _ = self.job(ctx)
         limit = ctx.model.max_length
         if job.text:
             rows = pack(encode_texts(train, tokenizer, limit), limit)
@@ -285,6 +290,7 @@ def _measured(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     where = "on the GPU" if result["peak_gpu_bytes"] else "of the training process"
     found = {
         "peak_memory": Estimate(memory, "bytes", f"measured: peak {where}"),
+        "peak_memory_above_imports": _above_imports(result),
         "adapter_bytes": Estimate(result["adapter_bytes"], "bytes", "measured"),
         "trainable_parameters": Estimate(result["trainable_parameters"], "parameters", "exact"),
         "train_tokens_per_second": Estimate(
@@ -292,6 +298,17 @@ def _measured(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
         ),
     }
     return {name: dataclasses.asdict(estimate) for name, estimate in found.items()}
+
+
+def _above_imports(result: dict[str, Any]) -> Estimate:
+    """What forecasts of memory are held against: the peak without the libraries themselves."""
+    if result["peak_gpu_bytes"]:
+        return Estimate(result["peak_gpu_bytes"], "bytes", "measured: peak on the GPU")
+    held = result.get("rss_before_model")
+    if held is None:
+        return Estimate(None, "bytes", "unknown: not measured by the version that trained")
+    peak = result["peak_rss_bytes"] - held
+    return Estimate(peak, "bytes", "measured: peak less what the libraries hold")
 
 
 def _notes(settings: LocalSettings) -> tuple[str, ...]:

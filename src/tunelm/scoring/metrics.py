@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from tunelm.errors import ConfigError, DataError
 from tunelm.scoring import text
+from tunelm.scoring.checks import CHECKS, Checks
 from tunelm.scoring.dialogue_metrics import HELD, OF_TURNS, TALKS
 from tunelm.scoring.label_metrics import OF_LABELS
 from tunelm.scoring.metric import Metric, OfPrediction, gold_answers, ratio, row_metric
@@ -181,6 +182,7 @@ METRICS: Mapping[str, Metric] = {
         ),
         *OF_TURNS.values(),
         *HELD.values(),
+        *(metric for checks in CHECKS.values() for metric in checks.metrics.values()),
     )
 }
 """Every metric, by name, in the order of the report."""
@@ -188,7 +190,7 @@ METRICS: Mapping[str, Metric] = {
 TEXT_METRICS = ("bits_per_byte", "token_perplexity", "bleu", "chrf")
 """Those of running text; BLEU and chrF are those of a continuation."""
 
-LABEL_METRICS = ("accuracy", "macro_f1", "invalid_label")
+LABEL_METRICS = ("accuracy", "macro_f1", "invalid_label", "ece")
 """Those of a classification. Labels are compared as they are written, case and spaces aside:
 the form of `exact_match` would delete the label A as an article."""
 
@@ -202,19 +204,25 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 _ANSWERS = ("exact_match", "token_f1", "contains", "bleu", "chrf", "rouge_l")
 
 
-def metrics_for(kind: str, examples: Sequence[Example] = ()) -> dict[str, Metric]:
-    """The metrics of a kind of task, by name, in the order of the report.
+def metrics_for(
+    kind: str, examples: Sequence[Example] = (), checks: str | None = None
+) -> dict[str, Metric]:
+    """The metrics of a kind of task and its checks, by name, in the order of the report.
 
     With `examples` they are bound to those rows; without, `row_statistics` and `corpus_value`
     bind them to the rows they are given.
     """
-    return {name: METRICS[name].bound(examples) for name in _KINDS.get(kind, _ANSWERS)}
+    its = CHECKS[checks] if checks else Checks({})
+    names = (*its.metrics, *_KINDS.get(kind, _ANSWERS))
+    return {name: METRICS[name].bound(examples) for name in names if name not in its.left_out}
 
 
-def metrics_of(kind: str, part: str) -> dict[str, Metric]:
+def metrics_of(kind: str, part: str, checks: str | None = None) -> dict[str, Metric]:
     """Those of `metrics_for` that the rows of a part can be scored by."""
     talks = part.endswith(TALKS)
-    return {n: m for n, m in metrics_for(kind).items() if m.of_conversations == talks}
+    return {
+        n: m for n, m in metrics_for(kind, checks=checks).items() if m.of_conversations == talks
+    }
 
 
 def metric_to_fit(name: str) -> str:

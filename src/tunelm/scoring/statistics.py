@@ -107,6 +107,8 @@ def interval(
     if not count:
         return Interval(None, None, None, 0, 0)
     value = _at_total(system.parts, theta)
+    if math.isnan(value):  # a share of no rows
+        return Interval(None, None, None, system.n, count)
     if count < 2:
         return Interval(value, None, None, system.n, count)
     error = standard_error(system.parts, theta, [system], theta)

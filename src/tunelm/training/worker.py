@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import importlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tunelm.errors import ConfigError, TrainingError
 from tunelm.models.decoding import end_tokens
@@ -42,6 +46,8 @@ PACKING_TOLERANCE, PACKING_TOLERANCE_HALF = 1e-5, 1e-2
 rounding, for weights in float32 and in half precision. A model hardly trained mixes its texts
 only little, so the first must be small."""
 
+_M_MMAP_THRESHOLD, MAPPED_FROM = -3, 2**19
+
 Scorer = Callable[[Any, Any, TrainingJob, Sequence[TrainingRow]], float]
 """Called with (model, tokenizer, job, dev rows); answers with a number, larger is better."""
 
@@ -64,19 +70,19 @@ def run(
     result_file = work / "result.json"
     if result_file.is_file() and (work / "adapter").is_dir():
         return json.loads(result_file.read_text(encoding="utf-8"))
+    give_back_at_once()
+    held = _held_after_imports()
     base = load_base(job.model)
     identity = base_identity(resolve_base(job.model), job.model.revision)
     claim(work, job, [*train, *dev], identity)
-    encoded_train, encoded_dev = (_encode(job, base, rows) for rows in (train, dev))
+    encoded_train, encoded_dev = (encode(job, base, rows) for rows in (train, dev))
     if not encoded_train:
         raise TrainingError("there are no rows to train on.")
-    mixed = base.model.dtype.itemsize < 4
     model: Any = make_trainable(base.model, job.settings, job.seed)
     ids = encoded_train[0].ids
     before = probe(model, ids)
-    pad_id, noise = base.tokenizer.pad_token_id, job.settings.neftune_alpha
-    stepper = Stepper(model, pad_id, job.micro_tokens, mixed, noise)
-    rows, packing = packed(stepper, encoded_train, job, _limit(job, base.model))
+    stepper = _stepper(job, base, model)
+    rows, packing = packed(stepper, encoded_train, job, most_tokens(job, base.model))
     with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
         if events.tell():
             events.write("\n")  # the last line may be half written
@@ -87,25 +93,31 @@ def run(
         def keep(step: int, epoch: int) -> None:
             folder = work / "epochs" / f"step-{step}"
             _save(model, base.tokenizer, folder, job, identity)
-            where = f"epochs/{folder.name}"
-            emit({"event": "kept", "step": step, "epoch": epoch, "folder": where})
+            kept = {"step": step, "epoch": epoch, "folder": f"epochs/{folder.name}"}
+            emit({"event": "kept", **kept})
 
         score = None if scorer is None else lambda: scorer(model, base.tokenizer, job, dev)
-        kept = keep if job.keep_epochs else None
-        state = Loop(stepper, rows, encoded_dev, job, work, emit, stop, score, kept).run()
+        keeper = keep if job.keep_epochs else None
+        state = Loop(stepper, rows, encoded_dev, job, work, emit, stop, score, keeper).run()
         proof = prove_learning(model, ids, before)
-        parameters = sum(p.numel() for p in trainable(model).values())
         _save(model, base.tokenizer, work / "adapter", job, identity)
         result = _result(work, state, model, proof) | {
-            "trainable_parameters": parameters,
+            "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
             "packing": packing,
             "learning_rate": peak_rate(model, job.settings),
             "train_rows": len(train),
             "dev_rows": len(dev),
+            "rss_before_model": held,
         }
         write_text(result_file, json.dumps(result, indent=2))
         emit({"event": "done", "step": state.step})
     return result
+
+
+def _stepper(job: TrainingJob, base: Base, model: Any) -> Stepper:
+    mixed = base.model.dtype.itemsize < 4
+    noise = job.settings.neftune_alpha
+    return Stepper(model, base.tokenizer.pad_token_id, job.micro_tokens, mixed, noise)
 
 
 def load_scorer(name: str) -> Scorer:
@@ -131,8 +143,9 @@ def _save(
     replace_folder(part, folder)
 
 
-def _encode(job: TrainingJob, base: Base, rows: Sequence[TrainingRow]) -> list[EncodedRow]:
-    limit = _limit(job, base.model)
+def encode(job: TrainingJob, base: Base, rows: Sequence[TrainingRow]) -> list[EncodedRow]:
+    """Rows as tokens, by the base's tokenizer. Raises DataError as `training.rows` does."""
+    limit = most_tokens(job, base.model)
     if job.text:
         return encode_texts(rows, base.tokenizer, limit)
     return encode_rows(rows, base.tokenizer, end_tokens(base.model, base.tokenizer), limit)
@@ -162,9 +175,32 @@ def packed(
     return full, f"{len(rows)} texts in {len(full)} rows, apart (loss {together:.5f}, {apart:.5f})"
 
 
-def _limit(job: TrainingJob, model: Any) -> int:
+def most_tokens(job: TrainingJob, model: Any) -> int:
+    """The longest row that may be trained on: the job's limit, or the model's context."""
     context = getattr(model.config, "max_position_embeddings", None)
     return min(job.model.max_length, context or job.model.max_length)
+
+
+def give_back_at_once() -> None:
+    """Have glibc map each tensor of half a MiB and more by itself: freeing it gives it back.
+
+    Otherwise it takes what is below 32 MiB from the heap, where torch's aligned requests do not
+    fit into the holes that equal ones left: half of the heap is then holes.
+    """
+    if sys.platform == "linux":
+        set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if set_option is not None:
+            set_option(_M_MMAP_THRESHOLD, MAPPED_FROM)
+
+
+def _held_after_imports() -> int:
+    """Bytes this process holds resident once the libraries are there, and no model is yet.
+
+    What training itself needs is its peak less this.
+    """
+    for name in ("peft", "transformers.models.auto.modeling_auto"):
+        importlib.import_module(name)
+    return psutil.Process().memory_info().rss
 
 
 def _result(
@@ -186,6 +222,7 @@ def _result(
         "tokens_per_second": state.tokens / state.step_seconds if state.step_seconds else None,
         "peak_rss_bytes": peak_memory(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "peak_gpu_reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
         "adapter_bytes": sum(path.stat().st_size for path in weights),
         "device": str(model.device),
         "threads": torch.get_num_threads(),

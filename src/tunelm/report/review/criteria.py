@@ -41,6 +41,22 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "faithful": "It makes nothing up: no fact, name, number or promise.",
         "reads well": "One could send or use it as it stands.",
     },
+    "email": {
+        "decision said": "The customer learns what was decided, with every number and date.",
+        "understands": "It shows that it has understood what happened to the customer.",
+        "polite": "It is warm and polite, and does not overdo it.",
+        "could be sent": "The shop could send it as it stands.",
+    },
+    "docstring": {
+        "true": "It says what the function does, and nothing that it does not do.",
+        "complete": "Arguments, result and errors are all there.",
+        "helps": "One could use the function without reading its code.",
+    },
+    "faq": {
+        "right": "It says what the FAQ says, or declines where the FAQ says nothing.",
+        "right entry": "The entry it names is the one that answers.",
+        "clear": "Easy to understand; no more words than it needs.",
+    },
 }
 
 
@@ -52,10 +68,10 @@ class Criterion:
     question: str
 
 
-def criteria_for(kind: str, given: Sequence[str] = ()) -> tuple[Criterion, ...]:
-    """Those that are given as `name` or `name: what it asks`, else the kind of task's own.
+def criteria_for(kind: str, checks: str | None, given: Sequence[str] = ()) -> tuple[Criterion, ...]:
+    """Those given as `name` or `name: what it asks`, else those of the task's checks or its kind.
 
-    >>> criteria_for("qa", ["polite: It is polite."])
+    >>> criteria_for("qa", None, ["polite: It is polite."])
     (Criterion(name='polite', question='It is polite.'),)
 
     Raises:
@@ -63,7 +79,7 @@ def criteria_for(kind: str, given: Sequence[str] = ()) -> tuple[Criterion, ...]:
             a table of cells could misread.
     """
     if not given:
-        usual = _DEFAULTS.get(kind, _DEFAULTS["generation"])
+        usual = _DEFAULTS.get(checks or kind, _DEFAULTS["generation"])
         return tuple(Criterion(name, question) for name, question in usual.items())
     found: dict[str, Criterion] = {}
     taken = (*COLUMNS, OVERALL, PREFERENCE)

@@ -1,0 +1,97 @@
+"""`submit`: the main job on a Slurm cluster, or as a script for elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXAMPLES = """\b
+Examples:
+  tunelm submit my_task.toml --partition gpu --gpus 1 --time 04:00:00 --out runs/first
+  tunelm submit my_task.toml --dry-run                     print the script, submit nothing
+  tunelm submit my_task.toml --setup "module load cuda" --setup "source venv/bin/activate"
+  tunelm submit my_task.toml --gpus 1 --to skypilot > job.yaml
+
+docs/cluster.md has the rest.
+"""
+
+
+@click.command("submit", epilog=EXAMPLES)
+@click.argument("task")
+@click.option("--partition", help="Where it goes  [default: the cluster's]")
+@click.option("--gpus", type=click.IntRange(0), default=0, show_default=True, help="A node.")
+@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--cpus", type=click.IntRange(1), help="Cores a node.")
+@click.option("--mem", metavar="16G", help="Memory a node.")
+@click.option("--time", "limit", metavar="HH:MM:SS", help="Time limit; it goes on after it.")
+@click.option("--account", help="Whom it is charged to.")
+@click.option("--qos", help="Quality of service.")
+@click.option("--setup", multiple=True, metavar="LINE", help="Shell line before; may be repeated.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run directory  [default: runs/TASK-TIME]"
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="As for compare."
+)
+@click.option("--to", type=click.Choice(["slurm", "skypilot"]), default="slurm", show_default=True)
+@click.option("--card", help="With --to skypilot: which GPU, such as A100 or L4.")
+@click.option("--dry-run", is_flag=True, help="Print the script and submit nothing.")
+def submit_command(task: str, to: str, card: str | None, dry_run: bool, **asked: Any) -> None:
+    """Run `tunelm compare TASK` as a batch job; the run directory is the same as locally.
+
+    A job that is preempted or reaches its time limit is put back into the queue and goes on.
+    """
+    from tunelm.cluster import slurm
+    from tunelm.cluster.jobs import hand_in
+    from tunelm.cluster.script import batch_script, skypilot_yaml
+
+    request, work = _request(asked), _work(task, asked)
+    if to == "skypilot":
+        click.echo(skypilot_yaml(work, request, card), nl=False)
+        return
+    if dry_run or not slurm.installed():
+        if slurm.installed():
+            slurm.check_request(request, slurm.partitions())
+        click.echo(batch_script(work, request), nl=False)
+        if not dry_run:
+            click.echo(
+                "There is no Slurm on this machine, so nothing was submitted; this is the script.",
+                err=True,
+            )
+            sys.exit(1)
+        return
+    job = hand_in(work, request)
+    click.echo(f"job {job.id}: {job.said}")
+    click.echo(f"run: {work.run}   tunelm logs {work.run} --follow   tunelm cancel {work.run}")
+
+
+def _request(asked: dict[str, Any]) -> Any:
+    from tunelm.cluster.request import JobRequest, check_memory, parse_time
+
+    return JobRequest(
+        partition=asked["partition"],
+        gpus=asked["gpus"],
+        nodes=asked["nodes"],
+        cpus=asked["cpus"],
+        memory=check_memory(asked["mem"]),
+        minutes=parse_time(asked["limit"]) if asked["limit"] else None,
+        account=asked["account"],
+        qos=asked["qos"],
+    )
+
+
+def _work(task: str, asked: dict[str, Any]) -> Any:
+    """What is to be run, checked before it waits in a queue for hours."""
+    from tunelm.cluster.script import Work
+    from tunelm.config import load_config
+    from tunelm.rundir import default_out
+
+    config = load_config(task, asked["overrides"])
+    run = (asked["out"] or default_out(config.task.name)).resolve()
+    given = [part for override in asked["overrides"] for part in ("--set", override)]
+    named = str(Path(task).resolve()) if task.endswith(".toml") else task
+    command = (sys.executable, "-m", "tunelm", "compare", named, *given)
+    return Work(f"tunelm-{config.task.name}", command, Path.cwd(), run, asked["setup"])

@@ -1,0 +1,272 @@
+"""`python -m tunelm.training.memory_run WORK`: train WORK's job on tensors without contents.
+
+What runs is training's own code: the model's shapes, PEFT's adapter, the steps on the largest
+micro batches of the real rows, the optimizer with its states, the evaluation, the proof that it
+learned. The tensors are fake (`torch._subclasses.FakeTensorMode`): they have a shape, a type and
+a place, and neither contents nor memory. So no weights and no GPU are needed, and a step of a
+large model takes a second. WORK/memory.json then holds what `dry_run` returns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tunelm.errors import TrainingError, TunelmError
+from tunelm.models.loading import Base, choose_device, load_tokenizer, resolve_base
+from tunelm.rundir import write_json
+from tunelm.training.adapter import (
+    load_shapes,
+    make_optimizer,
+    make_trainable,
+    probe,
+    prove_learning,
+    trainable,
+)
+from tunelm.training.batches import epoch_batches, fill, steps_by_epoch
+from tunelm.training.job import TrainingJob, read_job
+from tunelm.training.live import LiveBytes
+from tunelm.training.memory import DRY_RUN
+from tunelm.training.steps import Stepper, TrainRow
+from tunelm.training.worker import encode, most_tokens, packed
+
+
+class Point(NamedTuple):
+    """One step of a dry run: its last micro batches, and the most bytes alive in it.
+
+    `tokens` are those of the largest micro batch with padding, `supervised` those of its tokens
+    that carry loss.
+    """
+
+    tokens: int
+    supervised: int
+    bytes: int
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the dry run; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tunelm.training.memory_run")
+    parser.add_argument("work", type=Path, help="folder with job.json, train.jsonl, dev.jsonl")
+    work = parser.parse_args(arguments).work
+    try:
+        write_json(work / DRY_RUN, dry_run(work))
+    except TunelmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def dry_run(work: Path) -> dict[str, Any]:
+    """Bytes that training holds alive, by stage.
+
+    Returns:
+        `weights`, what the base alone takes; `static`, with the adapter; `points`, the training
+        steps that were made, as dicts of `Point`, the smaller first; `stages`, the most of each
+        stage; `formula`, what `by_formula` says; `device` and `dtype`. Where fake tensors could
+        not follow the model there are no stages, and `failed` says why.
+
+    Raises:
+        PrerequisiteError: the base is not on this machine.
+        DataError, ConfigError: as training would.
+    """
+    job, train, dev = read_job(work)
+    tokenizer, device = load_tokenizer(job.model), choose_device(job.model.device)
+    dtype = weights_dtype(job.model.dtype, device)
+    shapes: Any = load_shapes(resolve_base(job.model), job.model.revision)
+    shapes.to(dtype)
+    base = Base(shapes, tokenizer, device)
+    rows, dev_rows = encode(job, base, train), encode(job, base, dev)
+    if not rows:
+        raise TrainingError("there are no rows to train on.")
+    found: dict[str, Any] = {"device": device, "dtype": str(dtype).removeprefix("torch.")}
+    found |= {"weights": _bytes(shapes), "formula": by_formula(shapes, job, rows)}
+    model: Any = make_trainable(shapes, job.settings, job.seed)
+    try:
+        with _untraced(), FakeTensorMode(allow_non_fake_inputs=True):
+            _without_contents(model, device)
+            live = LiveBytes()
+            live.count([*model.parameters(), *model.buffers()])
+            found["static"] = live.current
+            with live:
+                stages, points = _train(model, live, job, (tokenizer.pad_token_id, rows, dev_rows))
+    except TunelmError:
+        raise
+    except Exception as error:  # whatever an architecture does that fake tensors cannot
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        return found | {"failed": f"{type(error).__name__}: {first}"}
+    return found | {"stages": stages, "points": [point._asdict() for point in points]}
+
+
+def by_formula(shapes: Any, job: TrainingJob, rows: Sequence[TrainRow]) -> float:
+    """Bytes at the peak by the usual sums, for models that a dry run cannot follow.
+
+    The weights; 16 bytes a trained parameter (itself, its gradient and AdamW's two states in
+    float32); for each token and layer 9 widths and 4.5 MLP widths of activations (canifinetune's
+    formulas.py); 14 bytes a supervised token and vocabulary entry for the loss (unsloth-zoo PR
+    947). Of the largest micro batch there may be.
+    """
+    text = shapes.config.get_text_config()
+    width, size = text.hidden_size, shapes.dtype.itemsize
+    mlp = getattr(text, "intermediate_size", None) or 4 * width
+    heaviest = _steps(rows, job)[1:]
+    tokens = max(_tokens(piece) for batch in heaviest for piece in _pieces(batch, job))
+    supervised = max(_supervised(piece) for batch in heaviest for piece in _pieces(batch, job))
+    if job.settings.method == "full":
+        trained, weights = sum(p.numel() for p in shapes.parameters()), 0
+    else:
+        layers = [m for m in shapes.modules() if getattr(m, "weight", None) is not None]
+        flat = [m.weight.shape for m in layers if m.weight.dim() == 2]
+        trained = sum(job.settings.r * sum(shape) for shape in flat)
+        weights = _bytes(shapes)
+    activations = tokens * text.num_hidden_layers * (9 * width + 4.5 * mlp) * size
+    return weights + 16 * trained + activations + 14 * supervised * text.vocab_size
+
+
+def _train(
+    model: Any, live: LiveBytes, job: TrainingJob, given: tuple[int, Sequence[Any], Sequence[Any]]
+) -> tuple[dict[str, int], list[Point]]:
+    """What `worker.run` does, with few of the steps; the peaks of its stages."""
+    pad_id, encoded, dev = given
+    stages: dict[str, int] = {}
+
+    def staged(name: str, run: Callable[[], Any]) -> Any:
+        live.mark()
+        made = run()
+        stages[name] = max(stages.get(name, 0), live.peak)
+        return made
+
+    before = staged("probe", lambda: probe(model, encoded[0].ids))
+    mixed = model.get_input_embeddings().weight.dtype.itemsize < 4
+    stepper = Stepper(model, pad_id, job.micro_tokens, mixed, job.settings.neftune_alpha)
+    rows, _ = staged("probe", lambda: packed(stepper, encoded, job, most_tokens(job, model)))
+    heaviest = _heaviest(_pieces(dev, job)) if dev else []
+    for batch in heaviest:
+        staged("evaluate", lambda batch=batch: stepper.evaluate(batch))
+    weights = list(trainable(model).values())
+    optimizer = make_optimizer(model, job.settings)
+    model.train()
+    points: list[Point] = []
+    steps = _steps(rows, job)
+    for batch in [steps[0], *steps]:  # the first makes the optimizer's states, and is not counted
+        live.mark()
+        stepper.backward(batch)
+        torch.nn.utils.clip_grad_norm_(weights, job.settings.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        largest = max(_pieces(batch, job), key=_tokens)
+        points.append(Point(_tokens(largest), _supervised(largest), live.peak))
+    del points[0]
+    stages["train"] = max(point.bytes for point in points)
+    for batch in heaviest:
+        staged("evaluate", lambda batch=batch: stepper.evaluate(batch))
+    # a checkpoint is written from copies
+    staged("save", lambda: [torch.empty_like(weight) for weight in weights])
+    del optimizer
+    staged("probe", lambda: prove_learning(model, encoded[0].ids, before))
+    return stages, points
+
+
+def _steps(rows: Sequence[TrainRow], job: TrainingJob) -> list[list[TrainRow]]:
+    """Batches to make a step with: a small one, then those with the heaviest micro batches."""
+    lengths = [row.length for row in rows]
+    counts = steps_by_epoch(lengths, job.settings, job.seed)
+    batches = [
+        [rows[i] for i in batch]
+        for epoch, count in enumerate(counts)
+        for batch in epoch_batches(lengths, job.settings, job.seed, epoch)[:count]
+    ]
+    by_piece = [(max(_tokens(p) for p in _pieces(b, job)), i) for i, b in enumerate(batches)]
+    small = batches[min(by_piece)[1]]
+    if min(by_piece)[0] > 0.7 * max(by_piece)[0]:  # two points of a line must stand apart
+        small = sorted(small, key=lambda row: row.length)[: max(1, len(small) // 2)]
+    heavy = _heaviest([piece for batch in batches for piece in _joined(_pieces(batch, job))])
+    return [small, *heavy]
+
+
+def _pieces(rows: Sequence[TrainRow], job: TrainingJob) -> list[list[TrainRow]]:
+    """The micro batches that a `Stepper` computes these rows in."""
+    ordered = sorted(rows, key=lambda row: row.length)
+    lengths = [row.length for row in ordered]
+    found = fill(range(len(ordered)), lengths, job.micro_tokens)
+    return [[ordered[i] for i in piece] for piece in found]
+
+
+def _joined(pieces: list[list[TrainRow]]) -> list[list[TrainRow]]:
+    """Neighbouring micro batches of one batch: the logits of one live on into the next."""
+    if len(pieces) == 1:
+        return pieces
+    return [[*a, *b] for a, b in itertools.pairwise(pieces)]
+
+
+def _heaviest(batches: Sequence[list[TrainRow]]) -> list[list[TrainRow]]:
+    """The batch with the most tokens, and the one with the most supervised tokens."""
+    chosen = [max(batches, key=_tokens), max(batches, key=_supervised)]
+    return chosen[:1] if chosen[0] is chosen[1] else chosen
+
+
+def _tokens(rows: Sequence[TrainRow]) -> int:
+    return len(rows) * max(row.length for row in rows)
+
+
+def _supervised(rows: Sequence[TrainRow]) -> int:
+    return sum(len(row.supervised) for row in rows)
+
+
+def weights_dtype(wanted: str, device: str) -> torch.dtype:
+    """What `load_base` holds the weights in."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def _bytes(model: Any) -> int:
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+def _without_contents(model: Any, device: str) -> None:
+    """Put a fake tensor in the place of each parameter and buffer; tied ones stay tied.
+
+    PEFT cannot make an adapter of fake tensors, so this comes after.
+    """
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in list(held.items()):
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                    if isinstance(tensor, torch.nn.Parameter):
+                        empty = torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                    made[id(tensor)] = empty
+                held[name] = made[id(tensor)]
+
+
+@contextmanager
+def _untraced() -> Generator[None]:
+    """Within, Transformers takes fake tensors for real ones.
+
+    It holds them for a sign of an export, and then makes attention masks that training, which
+    needs none, does not make.
+    """
+    from transformers.utils import import_utils
+
+    before = import_utils.is_fake_tensor
+    import_utils.is_fake_tensor = lambda x: False
+    try:
+        yield
+    finally:
+        import_utils.is_fake_tensor = before
+
+
+if __name__ == "__main__":
+    sys.exit(main())
