@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from tunelm.cells import table
 from tunelm.planning.breakeven import BETWEEN, FROM, FROM_THE_FIRST, NEVER, SAME, UP_TO
 
 UNKNOWN = "unknown"
@@ -298,7 +299,7 @@ def markdown(analysis: Analysis) -> str:
     for heading, rows_of in TABLES:
         rows = rows_of(analysis)
         if rows:
-            lines += [f"## {heading}", "", *_table(rows), ""]
+            lines += [f"## {heading}", "", table(rows), ""]
         if rows_of is pair_rows and analysis["cheapest"]:
             lines += [f"![Cost a month by volume]({PLOT})", ""]
         if rows_of is sensitivity_rows and rows:
@@ -307,16 +308,6 @@ def markdown(analysis: Analysis) -> str:
             lines += [f"Intervals of 95%: {analysis['interval']}.", ""]
     lines += ["## How it is reckoned", "", "```", analysis["formula"].rstrip(), "```", "", LEFT_OUT]
     return "\n".join(lines) + "\n"
-
-
-def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        safe = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
-        return f"| {' | '.join(safe)} |"
-
-    head = list(rows[0])
-    body = [line([row[name] for name in head]) for row in rows]
-    return [line(head), line(["---"] * len(head)), *body]
 
 
 def _rivals(analysis: Analysis) -> list[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from tunelm.report.cells import inline, table
+from tunelm.cells import inline, table
 from tunelm.report.deployment import STATE
 from tunelm.report.words import UNKNOWN, count, quantity
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tunelm.cells import inline, table
 from tunelm.report import words
-from tunelm.report.cells import inline, table
 from tunelm.report.conversations import TABLES, judge_notes
 from tunelm.report.eight_rows import EIGHT, EIGHT_NOTE, table_rows
 from tunelm.report.tradeoff import tradeoff_rows

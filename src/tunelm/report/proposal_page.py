@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from tunelm.report.cells import inline, table
+from tunelm.cells import inline, table
 from tunelm.report.words import count, points, quantity
 
 TEMPLATE = "proposal.md.j2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunelm.report.cells import inline, table
+from tunelm.cells import inline, table
 from tunelm.report.review.agreement import WEIGHTS
 from tunelm.report.words import UNKNOWN, between, p_cell, points, signed
 
