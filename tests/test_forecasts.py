@@ -154,12 +154,12 @@ TIMED = {
 
 
 def test_seconds_are_the_sum_of_the_timed_parts():
-    from tunelm.training.timing import HIGH, LOW, START_S, time_estimate
+    from tunelm.training.timing import HIGH, LOW, MORE, START_S, time_estimate
 
     job = TrainingJob(model=ModelConfig(), settings=LocalSettings(stop_on="none"))
     estimate = time_estimate(TIMED, job)
     # a step of 200 tokens takes 1.5 s; four evaluations and the one before; four checkpoints
-    whole = START_S + 5 + 8 * 1.5 + 5 * 2 + 4 * 0.5 + 0.25
+    whole = MORE * (START_S + 5 + 8 * 1.5 + 5 * 2 + 4 * 0.5 + 0.25)
     assert estimate.value == pytest.approx(whole)
     assert (estimate.low, estimate.high) == pytest.approx((whole * LOW, whole * HIGH))
     assert "8 steps of 100 and 300 tokens with the real weights" in estimate.method
@@ -183,11 +183,11 @@ def test_a_probe_on_a_busy_machine_says_so_and_promises_less():
 
 
 def test_where_dev_may_stop_training_the_low_end_is_the_fewest_epochs():
-    from tunelm.training.timing import LOW, START_S, time_estimate
+    from tunelm.training.timing import LOW, MORE, START_S, time_estimate
 
     job = TrainingJob(model=ModelConfig(), settings=LocalSettings(patience=1))
     estimate = time_estimate(TIMED | {"random": True}, job)
-    fewest = START_S + 5 + 4 * 1.5 + 3 * 2 + 2 * 0.5 + 0.25
+    fewest = MORE * (START_S + 5 + 4 * 1.5 + 3 * 2 + 2 * 0.5 + 0.25)
     assert estimate.low == pytest.approx(fewest * LOW)
     assert "which dev may cut short" in estimate.method
     assert "random weights" in estimate.method

@@ -411,7 +411,8 @@ def composed_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
     task = make_task(folder, tiny_model)
     (folder / "notes.md").write_text("\n\n".join(f"Box {i} is at shelf {i}." for i in range(60)))
     settings = [
-        'compare.routes=["baseline","rag","rag-local","cot","steps","prompt","hybrid","distill"]',
+        'compare.routes=["baseline","rag","rag-local","cot","steps","prompt","hybrid","distill",'
+        '"nearest"]',
         'data.corpus="notes.md"',
         "routes.rag-local.kind=rag",
         "routes.rag-local.generator=local",
@@ -434,7 +435,7 @@ def composed_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
 
 
 def test_routes_of_several_calls_are_served_as_they_were_evaluated(composed_run: Path):
-    names = ["rag", "rag-local", "cot", "steps", "prompt", "hybrid"]
+    names = ["rag", "rag-local", "cot", "steps", "prompt", "hybrid", "nearest"]
     with serving(composed_run, verify=composed_run) as server:
         served = [model.id for model in server.sdk.models.list()]
         assert served == ["model", "boxes/baseline", *(f"boxes/{name}" for name in names)]

@@ -15,6 +15,7 @@ from tunelm.errors import ConfigError
 from tunelm.route_settings import (
     KINDS,
     Address,
+    ClassifierSettings,
     DistillSettings,
     RagSettings,
     RouteSettings,
@@ -251,6 +252,8 @@ def _resolved(settings: RouteSettings, base: Path) -> RouteSettings:
     """The settings with a relative path taken from the task file's folder."""
     if isinstance(settings, DistillSettings) and settings.unlabelled is not None:
         return settings.model_copy(update={"unlabelled": (base / settings.unlabelled).resolve()})
+    if isinstance(settings, ClassifierSettings) and (base / settings.features).is_dir():
+        return settings.model_copy(update={"features": str((base / settings.features).resolve())})
     if isinstance(settings, RagSettings) and (base / settings.retriever).is_dir():
         return settings.model_copy(update={"retriever": str((base / settings.retriever).resolve())})
     return settings

@@ -18,9 +18,9 @@ from tunelm.errors import ConfigError, DataError
 from tunelm.scoring import text
 from tunelm.scoring.checks import CHECKS, Checks
 from tunelm.scoring.dialogue_metrics import HELD, OF_TURNS, TALKS
-from tunelm.scoring.label_metrics import OF_LABELS
+from tunelm.scoring.label_metrics import OF_LABELS, is_right
 from tunelm.scoring.metric import Metric, OfPrediction, gold_answers, ratio, row_metric
-from tunelm.types import Example, Outcome, Prediction, Score, label_form
+from tunelm.types import Example, Outcome, Prediction, Score
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _token_f1(output: str, example: Example) -> float:
 
 
 def _accuracy(output: str, example: Example) -> float:
-    return float(label_form(output) in map(label_form, gold_answers("accuracy", example)))
+    return float(is_right(output, example))
 
 
 def _contains(output: str, example: Example) -> float:

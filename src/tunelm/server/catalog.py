@@ -15,6 +15,7 @@ from tunelm.models.base import ChatModel
 from tunelm.models.labels import answering
 from tunelm.models.prompted import PromptedModel
 from tunelm.route_settings import ConstantSettings, RagSettings
+from tunelm.routes import make_route
 from tunelm.routes.programs.model import open_program
 from tunelm.routes.programs.program import FILE, Program
 from tunelm.rundir import read_json
@@ -95,6 +96,10 @@ class Catalog:
             return list(self._served.values())
 
 
+WITHOUT_MODEL = ("rule", "nearest", "classifier")
+"""Kinds of route that answer by themselves, whatever base is served beside them."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A TARGET of the command line, read: what to serve and on which base.
@@ -170,6 +175,8 @@ def _served(run: Path, route: str, name: str, own_base: bool) -> Served:
         raise ConfigError("a control, trained on the wrong answers")
     if not own_base and _base_of(run, route) is not None:
         raise ConfigError(f"has a base of its own: serve it alone, as {run / route}")
+    if isinstance(settings, ConstantSettings):
+        raise ConfigError(f"{run / route}: a route of kind 'constant' has no model to serve.")
     if elsewhere:
         raise ConfigError("its model is behind an API, and is served there")
     adapter = folder if (folder / "adapter_config.json").exists() and not whole else None
@@ -179,6 +186,8 @@ def _served(run: Path, route: str, name: str, own_base: bool) -> Served:
     compose: Callable[[ChatModel], ChatModel] | None = None
     if isinstance(settings, RagSettings):
         compose, adapter = _retrieval(settings, adapted)
+    elif settings.kind in WITHOUT_MODEL:
+        compose = partial(_itself, make_route(settings).open(adapted))
     elif program is not None and not program.plain:
         compose = partial(open_program, program)
     elif task.kind == "classification":
@@ -190,9 +199,12 @@ def _served(run: Path, route: str, name: str, own_base: bool) -> Served:
             return answering(made(inner), task, run)
 
         return Served(name, created, OWNER, adapter, compose=whole_route)
-    if isinstance(settings, ConstantSettings):
-        raise ConfigError(f"{run / route}: a route of kind 'constant' has no model to serve.")
     return Served(name, created, OWNER, adapter, adapted.system, turns)
+
+
+def _itself(model: ChatModel, _: ChatModel) -> ChatModel:
+    """A model that needs no base."""
+    return model
 
 
 def _retrieval(

@@ -82,6 +82,7 @@ def time_steps(work: Path) -> dict[str, Any]:
     give_back_at_once()
     job, train, dev = read_job(work)
     base, is_random = _load(job)
+    identity = {} if is_random else base_identity(resolve_base(job.model), job.model.revision)
     encoded, dev_rows = encode(job, base, train), encode(job, base, dev)
     if not encoded:
         raise TrainingError("there are no rows to train on.")
@@ -101,7 +102,6 @@ def time_steps(work: Path) -> dict[str, Any]:
     scrap = work / "timing"
     state = checkpoints.State()
     saving = _seconds(lambda: checkpoints.save(scrap, state, model, optimizer))
-    identity = {} if is_random else base_identity(resolve_base(job.model), job.model.revision)
     finishing = _seconds(lambda: save_trained(model, base.tokenizer, scrap / "a", job, identity))
     shutil.rmtree(scrap)
     parts = {
