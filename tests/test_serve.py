@@ -404,6 +404,9 @@ def test_a_wrong_start_is_one_line(
     assert "sk-secret" not in line
 
 
+COMPOSED = ["rag", "rag-local", "cot", "steps", "prompt", "hybrid", "nearest"]
+
+
 @pytest.fixture(scope="module")
 def composed_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A run whose routes are more than one prompt: retrieval, chain of thought, named steps."""
@@ -411,8 +414,7 @@ def composed_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
     task = make_task(folder, tiny_model)
     (folder / "notes.md").write_text("\n\n".join(f"Box {i} is at shelf {i}." for i in range(60)))
     settings = [
-        'compare.routes=["baseline","rag","rag-local","cot","steps","prompt","hybrid","distill",'
-        '"nearest"]',
+        f"compare.routes={[*COMPOSED, 'baseline', 'distill']}",
         'data.corpus="notes.md"',
         "routes.rag-local.kind=rag",
         "routes.rag-local.generator=local",
@@ -435,15 +437,14 @@ def composed_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
 
 
 def test_routes_of_several_calls_are_served_as_they_were_evaluated(composed_run: Path):
-    names = ["rag", "rag-local", "cot", "steps", "prompt", "hybrid", "nearest"]
     with serving(composed_run, verify=composed_run) as server:
         served = [model.id for model in server.sdk.models.list()]
-        assert served == ["model", "boxes/baseline", *(f"boxes/{name}" for name in names)]
+        assert served == ["model", *(f"boxes/{name}" for name in [*COMPOSED, "baseline"])]
         assert [line.split(":")[0] for line in server.app.state.verified] == served[1:]
         (left,) = server.app.state.target.left_out
         assert "distill (has a base of its own: serve it alone" in left
         question = "What is the code of box 7?"
-        for name in names:
+        for name in COMPOSED:
             model = tunelm.load(composed_run / name)
             asked = Request((Message("user", question),), max_tokens=8)
             wanted = model.complete([asked])[0]
