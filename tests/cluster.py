@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -79,7 +80,12 @@ class Cluster:
         step = next(iter(UNPACKED.rglob("slurmstepd*")), None)
         daemon = ["slurmd", "-c", "-D", "-f", str(self.config), "-N", self.host]
         self.running = [
-            subprocess.Popen([*command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                [*command],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=_hears_ctrl_c,
+            )
             for command in (
                 ["slurmctld", "-c", "-D", "-f", str(self.config)],
                 daemon if step is None else [*daemon, "-d", str(step)],
@@ -117,6 +123,11 @@ class Cluster:
             process.terminate()
         for process in self.running:
             process.wait(timeout=20)
+
+
+def _hears_ctrl_c() -> None:
+    """What was started in the background is deaf to it, and so would the jobs be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start_cluster(folder: Path) -> Cluster:

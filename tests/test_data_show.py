@@ -305,7 +305,7 @@ def test_a_row_is_found_by_its_number_or_its_id(models: dict[str, str], tmp_path
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["no-such-thing"], "no such file, and no bundled task. Bundled: edu-biology"),
+        (["no-such-thing"], "no such file, and no bundled task. Bundled: docstrings, edu-biology"),
         (["no-such.toml"], "no such task file"),
         (["rows.jsonl", "--row", "1", "--id", "x"], "give one of them"),
         (["rows.jsonl", "--column", "answer"], "expected OUR=THEIRS"),
