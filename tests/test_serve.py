@@ -33,7 +33,7 @@ from tunelm.models.local import open_local
 from tunelm.models.render import encode_prompt
 from tunelm.server.app import create_app
 from tunelm.server.asking import Ask
-from tunelm.server.engine import Engine
+from tunelm.server.engine import LightEngine
 from tunelm.server.settings import ServerSettings
 from tunelm.types import Message, Request
 
@@ -239,7 +239,7 @@ def test_verify_refuses_another_adapter_and_one_that_does_nothing(
 
 def test_adapters_take_turns_where_there_is_room_for_one(tmp_path: Path):
     folders = [make_adapter(tmp_path / f"a{i}", NANO, i, "tunelm-nano") for i in range(3)]
-    engine = Engine(ModelConfig(), max_batch=2, max_adapters=1)
+    engine = LightEngine(ModelConfig(), max_batch=2, max_adapters=1)
     asks = [Ask([5, 6, 7 + i], 3, folders[i % 3]) for i in range(9)]
     engine.start()
     answers = engine.complete(asks)
@@ -300,7 +300,7 @@ def test_any_kind_of_model_is_served_as_it_generates(kind: str, tiny_model: Path
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
 
-    engine = Engine(ModelConfig(base=str(tmp_path), max_length=200), max_batch=3)
+    engine = LightEngine(ModelConfig(base=str(tmp_path), max_length=200), max_batch=3)
     prompts = [encode_prompt(tokenizer, (Message("user", q),)) for q in QUESTIONS]
     asks = [Ask(prompt, 10 + 5 * i, top=0) for i, prompt in enumerate(prompts)]
     engine.start()
@@ -317,7 +317,7 @@ def test_any_kind_of_model_is_served_as_it_generates(kind: str, tiny_model: Path
     assert streamed == [answer.text for answer in answers]
 
 
-def pieces(engine: Engine, ask: Ask) -> list[Any]:
+def pieces(engine: LightEngine, ask: Ask) -> list[Any]:
     """The pieces of one streamed answer."""
     found: list[Any] = []
     done = threading.Event()

@@ -189,7 +189,8 @@ class LocalSettings(Section):
     """LoRA by PEFT, or full fine-tuning, on this machine."""
 
     kind: Literal["local"] = "local"
-    method: Literal["lora", "rslora", "dora", "rsdora", "full"] = "lora"
+    method: Literal["lora", "rslora", "dora", "rsdora", "qlora", "full"] = "lora"
+    """`qlora`: LoRA on a base whose linear layers are held in 4 bits."""
     r: Annotated[int, Field(ge=1)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -215,6 +216,10 @@ class LocalSettings(Section):
     """Evaluations (one an epoch) without improvement before stopping."""
     shuffle_answers: bool = False
     """A control: train on answers dealt out to the wrong questions."""
+    attention: Literal["auto", "sdpa", "flash_attention_2"] = "auto"
+    """What computes attention in training; `auto`: what the machine has, tried before a run."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; `auto`: on a GPU, where the run is long enough to pay for it."""
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> LocalSettings:

@@ -76,6 +76,13 @@ def _options(command: Any) -> Any:
             type=click.Path(path_type=Path),
             help="Folder of files, jobs and trained adapters  [default: the user's data folder]",
         ),
+        click.option(
+            "--engine",
+            type=click.Choice(["auto", "light", "vllm"]),
+            default="auto",
+            show_default=True,
+            help="What answers: vLLM where there is one and a GPU, or tunelm's own.",
+        ),
         click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True),
         click.option("--host", default="127.0.0.1", show_default=True),
     ):
@@ -133,6 +140,7 @@ def serve_command(
             click.echo(f"not served: {route}", err=True)
         for line in app.verified:
             click.echo(f"verified: {line}", err=True)
+        click.echo(f"engine: {app.which}", err=True)
         if ready_file is not None:
             import os
 

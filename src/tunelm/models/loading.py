@@ -6,11 +6,14 @@ import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, ModelError, PrerequisiteError
 from tunelm.models import remote_base
+
+if TYPE_CHECKING:
+    import torch
 
 BUNDLED = {
     "tunelm-nano": Path(__file__).parents[1] / "weights" / "nano",
@@ -68,32 +71,59 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def load_base(config: ModelConfig) -> Base:
+def load_base(config: ModelConfig, quantized: bool = False) -> Base:
     """The model, in evaluation mode on its device, and its tokenizer.
 
-    Raises ModelError when nothing loadable is there, PrerequisiteError without the extra.
+    Args:
+        config: which model, where, and in which type.
+        quantized: with the linear layers in 4 bits, as QLoRA trains on them (`models.quantized`).
+
+    Raises:
+        ModelError: nothing loadable is there.
+        PrerequisiteError: an extra is missing, or there is no such device.
     """
     tokenizer = load_tokenizer(config)
-    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
+
+    from tunelm.models import quantized as four_bits
 
     logging.disable_progress_bar()  # ours says what is being done
 
     device = choose_device(config.device)
-    if config.dtype != "auto":
-        dtype = getattr(torch, config.dtype)
-    else:
-        bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-        dtype = torch.bfloat16 if bf16 else torch.float32
+    dtype = weights_dtype(config.dtype, device)[0]
+    more = four_bits.loading_options(device, dtype) if quantized else {}
     with _load_errors(config):
         model: Any = AutoModelForCausalLM.from_pretrained(
             resolve_base(config),
             revision=config.revision,
             dtype=dtype,
             token=os.environ.get("HF_TOKEN"),
+            **more,
         )
-    return Base(model.to(device).eval(), tokenizer, device)
+    if quantized:
+        four_bits.keep_differentiable(model)
+    else:
+        model = model.to(device)
+    return Base(model.eval(), tokenizer, device)
+
+
+def weights_dtype(wanted: str, device: str) -> tuple[torch.dtype, str]:
+    """What the weights are held in where `model.dtype` is `wanted`, and why.
+
+    bfloat16 on a GPU that computes in it (NVIDIA's from compute capability 8.0 on: older ones
+    only emulate it), else float32. Never float16 by itself: its range is so narrow that gradients
+    must be scaled.
+    """
+    import torch
+
+    if wanted != "auto":
+        return getattr(torch, wanted), "dtype of [model]"
+    if device != "cuda":
+        return torch.float32, f"on {device} nothing is gained by less"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "this GPU computes in it"
+    return torch.float32, "this GPU has no bfloat16, and float16 overflows"
 
 
 def describe_base(config: ModelConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tunelm.models.loading import resolve_base
 from tunelm.server.auth import Guard
 from tunelm.server.catalog import Target, open_target
 from tunelm.server.connection import deliver_to
-from tunelm.server.engine import Engine
+from tunelm.server.engines import Engine, make_engine
 from tunelm.server.errors import ApiError, install
 from tunelm.server.inference import router
 from tunelm.server.settings import ServerSettings
@@ -35,7 +35,8 @@ class _Runner(Protocol):
 def create_app(settings: ServerSettings) -> FastAPI:
     """Load the model, check what is to be checked, and put the endpoints together.
 
-    Its `state` has the `target` that is served, the `engine`, and what was `verified`.
+    Its `state` has the `target` that is served, the `engine` with `which` it is and why, and what
+    was `verified`.
 
     Raises:
         TunelmError: the target cannot be served, or `verify` found another model than the run's.
@@ -47,13 +48,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
         target = dataclasses.replace(target, config=config)
     check_base(target)
     asked = evaluated(settings.verify, target.catalog) if settings.verify else []
-    engine = Engine(
-        target.config,
-        settings.max_batch,
-        settings.max_waiting,
-        settings.max_adapters,
-        settings.threads,
-    )
+    engine, which, refused = make_engine(settings, target)
+    target = dataclasses.replace(target, left_out=(*target.left_out, *refused))
     target.catalog.on_remove = lambda served: served.adapter and engine.forget(served.adapter)
     verified = verify(asked, engine) if asked else []
     runner: _Runner | None = None
@@ -69,7 +65,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redoc_url=None,
     )
     install(app)
-    app.state.target, app.state.verified, app.state.engine = target, verified, engine
+    app.state.target, app.state.verified = target, verified
+    app.state.engine, app.state.which = engine, which
     app.include_router(router(target.catalog, engine))
     if settings.train:
         from tunelm.server.finetuning import build

@@ -26,7 +26,7 @@ from tunelm.server import chat_shapes as shapes
 from tunelm.server.catalog import Target
 from tunelm.server.chat_desk import Begin, Desk, problems
 from tunelm.server.chat_talks import Lines
-from tunelm.server.engine import Engine
+from tunelm.server.engines import Engine
 from tunelm.server.errors import ApiError
 from tunelm.server.settings import ServerSettings
 from tunelm.tutor.tutor import TutorSettings

@@ -22,7 +22,7 @@ from tunelm.server import chat_shapes as shapes
 from tunelm.server.catalog import Catalog
 from tunelm.server.chat_models import StreamingModel, open_served
 from tunelm.server.chat_talks import Event, Events, Lines, Talks, answered
-from tunelm.server.engine import Engine
+from tunelm.server.engines import Engine
 from tunelm.server.errors import ApiError
 from tunelm.server.settings import ServerSettings
 from tunelm.tutor.dialogues import Problem

@@ -12,7 +12,8 @@ from tunelm.models.render import encode_prompt
 from tunelm.server.asking import Ask, Piece, Sampling
 from tunelm.server.catalog import Served
 from tunelm.server.composed import EngineModel
-from tunelm.server.engine import STOPPED, Engine, QueueFullError
+from tunelm.server.engine import STOPPED, QueueFullError
+from tunelm.server.engines import Engine
 from tunelm.types import Delta, Request, Usage
 
 FULL = "the server has more requests waiting than it takes on. Try again in {} s."

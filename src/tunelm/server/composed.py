@@ -20,7 +20,8 @@ from tunelm.models.base import ChatModel, as_stream
 from tunelm.models.render import encode_prompt
 from tunelm.server.asking import Ask, Piece, Sampling
 from tunelm.server.connection import disconnected, failure, overloaded
-from tunelm.server.engine import STOPPED, Engine, QueueFullError
+from tunelm.server.engine import STOPPED, QueueFullError
+from tunelm.server.engines import Engine
 from tunelm.server.errors import ApiError
 from tunelm.server.replies import Reply
 from tunelm.server.rows import Ticket

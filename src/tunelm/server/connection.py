@@ -9,7 +9,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tunelm.server.asking import Ask, Piece
-from tunelm.server.engine import DELETED, STOPPED, Engine, QueueFullError
+from tunelm.server.engine import DELETED, STOPPED, QueueFullError
+from tunelm.server.engines import Engine
 from tunelm.server.errors import ApiError
 from tunelm.server.replies import Reply, event
 from tunelm.server.rows import Event, Ticket

@@ -48,7 +48,7 @@ class QueueFullError(Exception):
         self.retry_after = retry_after
 
 
-class Engine:
+class LightEngine:
     """Answers Asks on one base model and adapters for it.
 
     Args:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from tunelm.server.catalog import Catalog, Served
 from tunelm.server.composed import Compose, Composing, EngineModel
 from tunelm.server.connection import Answering
-from tunelm.server.engine import Engine
+from tunelm.server.engines import Engine
 from tunelm.server.replies import Reply, TextReply, model_object
 from tunelm.server.wire import ChatBody, CompletionBody
 

@@ -31,7 +31,7 @@ from tunelm.scoring.dialogue_metrics import TALKS
 from tunelm.server.app import check_base
 from tunelm.server.catalog import open_target
 from tunelm.server.chat_models import FULL, open_served
-from tunelm.server.engine import Engine, QueueFullError
+from tunelm.server.engine import LightEngine, QueueFullError
 from tunelm.server.listen import SWITCH_S
 from tunelm.server.settings import ServerSettings
 from tunelm.target import open_route, read_route
@@ -174,7 +174,7 @@ def _opened(run: Path, route: str, wallet: Wallet | None) -> Generator[ChatModel
     target = open_target(str(run / route))
     check_base(target)
     as_served = ServerSettings(str(run / route), run)
-    engine = Engine(
+    engine = LightEngine(
         target.config, as_served.max_batch, as_served.max_waiting, as_served.max_adapters
     )
     engine.start()

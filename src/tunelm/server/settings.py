@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tunelm.errors import ConfigError
 from tunelm.models.address import is_loopback
@@ -36,6 +37,7 @@ class ServerSettings:
         name: what clients call the base model; None: its own name.
         chat: whether the chat page is there; it keeps its conversations in `state`.
         contact: whom a pupil in danger can turn to, as a sentence: a tutor of the page says it.
+        engine: what answers; see `engines.make_engine`.
     """
 
     target: str
@@ -55,6 +57,7 @@ class ServerSettings:
     name: str | None = None
     chat: bool = False
     contact: str = ""
+    engine: Literal["auto", "light", "vllm"] = "auto"
 
     def check(self) -> None:
         """Raises ConfigError where anybody on the network could use the server."""

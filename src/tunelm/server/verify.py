@@ -20,7 +20,7 @@ from tunelm.report.read import RouteRun, Run, SeedRun, read_run
 from tunelm.server.asking import Ask, Piece
 from tunelm.server.catalog import Catalog, Served
 from tunelm.server.composed import EngineModel
-from tunelm.server.engine import Engine
+from tunelm.server.engines import Engine
 from tunelm.target import find_run
 from tunelm.types import Example, Request
 
@@ -75,15 +75,16 @@ def evaluated(run: Path, catalog: Catalog) -> list[Evaluated]:
 
 
 def verify(routes: Sequence[Evaluated], engine: Engine) -> list[str]:
-    """Ask again; one line for each route. Starts the engine and stops it again.
+    """Ask again; one line for each route. Starts the engine, which goes on where all is well.
 
     Raises ModelError where a served model answers otherwise than the one that was evaluated.
     """
     engine.start()
     try:
         return [_checked(route, engine) for route in routes]
-    finally:
+    except BaseException:
         engine.stop()
+        raise
 
 
 def _checked(route: Evaluated, engine: Engine) -> str:

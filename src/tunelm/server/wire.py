@@ -11,7 +11,7 @@ from tunelm.models.prompted import with_prompt
 from tunelm.models.render import encode_prompt
 from tunelm.server.asking import Ask, Sampling
 from tunelm.server.catalog import Served
-from tunelm.server.engine import Engine
+from tunelm.server.engines import Engine
 from tunelm.server.errors import ApiError, not_supported
 from tunelm.server.replies import Echo
 from tunelm.server.text import Vocabulary

@@ -77,3 +77,14 @@ def steps_by_epoch(lengths: Sequence[int], settings: LocalSettings, seed: int) -
     left = settings.max_steps
     capped = [min(count, max(0, left - sum(steps[:i]))) for i, count in enumerate(steps)]
     return [count for count in capped if count]
+
+
+def heaviest(
+    lengths: Sequence[int], settings: LocalSettings, seed: int, micro_tokens: int
+) -> list[int]:
+    """The rows of the micro batch with the most padded tokens of a whole run, as indices."""
+    pieces: list[list[int]] = []
+    for epoch, count in enumerate(steps_by_epoch(lengths, settings, seed)):
+        for batch in epoch_batches(lengths, settings, seed, epoch)[:count]:
+            pieces += fill(sorted(batch, key=lambda i: lengths[i]), lengths, micro_tokens)
+    return max(pieces, key=lambda piece: len(piece) * max(lengths[i] for i in piece))

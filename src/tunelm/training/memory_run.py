@@ -21,7 +21,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tunelm.errors import TrainingError, TunelmError
-from tunelm.models.loading import Base, choose_device, load_tokenizer, resolve_base
+from tunelm.models import quantized
+from tunelm.models.loading import (
+    Base,
+    choose_device,
+    load_tokenizer,
+    resolve_base,
+    weights_dtype,
+)
 from tunelm.rundir import write_json
 from tunelm.training.adapter import (
     load_shapes,
@@ -35,7 +42,7 @@ from tunelm.training.batches import epoch_batches, fill, steps_by_epoch
 from tunelm.training.job import TrainingJob, read_job
 from tunelm.training.live import LiveBytes
 from tunelm.training.memory import DRY_RUN
-from tunelm.training.steps import Stepper, TrainRow
+from tunelm.training.steps import Stepper, TrainRow, base_of
 from tunelm.training.worker import encode, most_tokens, packed
 
 
@@ -79,7 +86,7 @@ def dry_run(work: Path) -> dict[str, Any]:
     """
     job, train, dev = read_job(work)
     tokenizer, device = load_tokenizer(job.model), choose_device(job.model.device)
-    dtype = weights_dtype(job.model.dtype, device)
+    dtype, _ = weights_dtype(job.model.dtype, device)
     shapes: Any = load_shapes(resolve_base(job.model), job.model.revision)
     shapes.to(dtype)
     base = Base(shapes, tokenizer, device)
@@ -101,8 +108,31 @@ def dry_run(work: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # whatever an architecture does that fake tensors cannot
         first = (str(error).splitlines() or ["no reason given"])[0]
-        return found | {"failed": f"{type(error).__name__}: {first}"}
-    return found | {"stages": stages, "points": [point._asdict() for point in points]}
+        found["failed"] = f"{type(error).__name__}: {first}"
+    else:
+        found |= {"stages": stages, "points": [point._asdict() for point in points]}
+    return _in_four_bits(found, model) if job.settings.method == quantized.METHOD else found
+
+
+def _in_four_bits(found: dict[str, Any], shapes: Any) -> dict[str, Any]:
+    """The same with the blocks' linear layers in NF4, one of which is unpacked at a time."""
+    base = base_of(shapes)
+    head = base.get_output_embeddings()
+    linear = [
+        module.weight
+        for module in base.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+        if not module.weight.requires_grad
+    ]
+    each = shapes.dtype.itemsize
+    saved = sum(w.numel() for w in linear) * (each - quantized.BITS_PER_WEIGHT / 8)
+    less = saved - max(w.numel() for w in linear) * each
+    found |= {name: found[name] - saved for name in ("weights", "static") if name in found}
+    found["formula"] -= less
+    if "stages" in found:
+        found["stages"] = {name: size - less for name, size in found["stages"].items()}
+        found["points"] = [p | {"bytes": p["bytes"] - less} for p in found["points"]]
+    return found
 
 
 def by_formula(shapes: Any, job: TrainingJob, rows: Sequence[TrainRow]) -> float:
@@ -218,14 +248,6 @@ def _tokens(rows: Sequence[TrainRow]) -> int:
 
 def _supervised(rows: Sequence[TrainRow]) -> int:
     return sum(len(row.supervised) for row in rows)
-
-
-def weights_dtype(wanted: str, device: str) -> torch.dtype:
-    """What `load_base` holds the weights in."""
-    if wanted != "auto":
-        return getattr(torch, wanted)
-    bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if bf16 else torch.float32
 
 
 def _bytes(model: Any) -> int:

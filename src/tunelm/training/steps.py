@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +26,9 @@ class Batch:
 
     `input_ids` is (rows, longest), padded on the right. `places` are the N positions of the
     flattened (rows * longest) whose next token carries loss; `targets` are those N tokens.
-    Packed rows also have `position_ids` (rows, longest) and `mask`, what is added to the
-    attention scores, (rows, 1, longest, longest).
+    Packed rows also have `position_ids` (rows, longest), and `mask`, what is added to the
+    attention scores, (rows, 1, longest, longest), or `ragged`, where each text ends in the one
+    row there is, as FlashAttention takes it.
     """
 
     input_ids: torch.Tensor
@@ -34,39 +36,75 @@ class Batch:
     targets: torch.Tensor
     position_ids: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    ragged: dict[str, Any] | None = None
 
-    def inputs(self) -> dict[str, torch.Tensor]:
+    def inputs(self) -> dict[str, Any]:
         """What the model is called with."""
-        given = {"input_ids": self.input_ids}
-        if self.mask is not None and self.position_ids is not None:
-            given |= {"attention_mask": self.mask, "position_ids": self.position_ids}
-        return given
+        given: dict[str, Any] = {"input_ids": self.input_ids}
+        if self.position_ids is not None:
+            given["position_ids"] = self.position_ids
+        if self.mask is not None:
+            given["attention_mask"] = self.mask
+        return given | (self.ragged or {})
 
 
-def collate(rows: Sequence[TrainRow], pad_id: int, device: torch.device) -> Batch:
+def collate(
+    rows: Sequence[TrainRow],
+    pad_id: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    masked: bool = True,
+) -> Batch:
     """Make tensors of rows.
 
     Rows that are not packed have no attention mask: under causal attention no real token sees
     padding on its right, padding carries no loss, and without a mask the fast causal kernel is
     used.
+
+    Args:
+        rows: what is trained on.
+        pad_id: the token that fills up shorter rows.
+        device: where the tensors are to be.
+        dtype: what attention is computed in; a mask of another type would be copied by each layer.
+        masked: whether packed texts are kept apart by a mask; else, of one row, by their ends.
     """
     longest = max(row.length for row in rows)
     ids = [[*row.inputs, *[pad_id] * (longest - row.length)] for row in rows]
     places = [index * longest + place for index, row in enumerate(rows) for place in row.places]
     targets = [token for row in rows for token in row.supervised]
     packed = any(len(row.pieces) > 1 for row in rows)
-    positions, mask = _apart(rows, longest) if packed else (None, None)
+    positions, owner = _apart(rows, longest) if packed else (None, None)
     return Batch(
         torch.tensor(ids, device=device),
         torch.tensor(places, device=device),
         torch.tensor(targets, device=device),
         None if positions is None else positions.to(device),
-        None if mask is None else mask.to(device),
+        _mask(owner.to(device), dtype) if owner is not None and masked else None,
+        _ends(rows[0], device) if packed and not masked else None,
     )
 
 
+def joined(rows: Sequence[TrainRow]) -> PackedRow:
+    """All rows one after the other as one packed row: nothing of it is padding."""
+    return PackedRow(
+        tuple(one for row in rows for one in (row.rows if isinstance(row, PackedRow) else (row,)))
+    )
+
+
+def _ends(row: TrainRow, device: torch.device) -> dict[str, Any]:
+    """Where texts begin and end, by the names of Transformers' `FlashAttentionKwargs`."""
+    ends = torch.tensor([0, *accumulate(row.pieces)], dtype=torch.int32, device=device)
+    longest = max(row.pieces)
+    return {
+        "cu_seq_lens_q": ends,
+        "cu_seq_lens_k": ends,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
 def _apart(rows: Sequence[TrainRow], longest: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions, and the block-diagonal causal mask, of packed rows; padding sees itself."""
+    """Of each place of packed rows: its position, and which text it belongs to (padding: -1)."""
     positions = torch.zeros((len(rows), longest), dtype=torch.long)
     owner = torch.full((len(rows), longest), -1)
     for index, row in enumerate(rows):
@@ -75,10 +113,20 @@ def _apart(rows: Sequence[TrainRow], longest: int) -> tuple[torch.Tensor, torch.
             positions[index, start : start + size] = torch.arange(size)
             owner[index, start : start + size] = number
             start += size
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+    return positions, owner
+
+
+def _mask(owner: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The block-diagonal causal mask, in `dtype`; padding sees itself.
+
+    Its rows lie a multiple of eight apart: CUDA's kernel for masks copies any other, once a layer
+    (aten/src/ATen/native/transformers/attention.cpp, `preprocess_mask`).
+    """
+    rows, longest = owner.shape
+    causal = torch.ones(longest, longest, dtype=torch.bool, device=owner.device).tril()
     allowed = (owner[:, :, None] == owner[:, None, :]) & causal
-    lowest = torch.finfo(torch.float32).min
-    return positions, torch.where(allowed, 0.0, lowest)[:, None]
+    mask = owner.new_zeros((rows, longest, -(-longest // 8) * 8), dtype=dtype)[..., :longest]
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
 @contextmanager
@@ -189,16 +237,19 @@ class Stepper:
             TrainingError: the loss is NaN or infinite.
         """
         tokens = sum(len(row.supervised) for row in rows)
-        total, right = 0.0, 0
+        losses: list[torch.Tensor] = []
+        right: list[torch.Tensor] = []
         for piece in self._split(rows):
             batch = self._batch(piece)
             with self._precision(), noisy_embeddings(self.model, self.neftune_alpha, piece):
                 logits = logits_of(self.model, batch)
                 loss = summed_loss(logits, batch) / tokens
             loss.backward()
-            total += loss.item()
-            right += _right(logits, batch)
-        return Fit(_finite(total, "training loss"), right / tokens)
+            losses.append(loss.detach())
+            right.append(_right(logits, batch))
+        # read at the end: a GPU that is waited for has nothing to do meanwhile
+        total = sum(loss.item() for loss in losses)
+        return Fit(_finite(total, "training loss"), sum(int(one) for one in right) / tokens)
 
     def evaluate(self, rows: Sequence[TrainRow]) -> Fit:
         """How all rows together fit, without gradient or dropout.
@@ -215,7 +266,7 @@ class Stepper:
                 with self._precision():
                     logits = logits_of(self.model, batch)
                     total += summed_loss(logits, batch).item()
-                right += _right(logits, batch)
+                right += int(_right(logits, batch))
         self.model.train(training)
         tokens = sum(len(row.supervised) for row in rows)
         return Fit(_finite(total / tokens, "dev loss"), right / tokens)
@@ -224,18 +275,37 @@ class Stepper:
         """Tokens that `backward` really computes for these rows, padding included."""
         return sum(len(piece) * max(row.length for row in piece) for piece in self._split(rows))
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.mixed and self.model.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
+    @contextmanager
+    def _precision(self) -> Generator[None]:
+        if not self._autocast():
+            yield
+            return
+        from peft.helpers import disable_input_dtype_casting
+
+        # autocast rounds what enters an adapter to bfloat16 anyway: no copy in float32 before it
+        with torch.autocast("cuda", torch.bfloat16), disable_input_dtype_casting(self.model):
+            yield
+
+    def _autocast(self) -> bool:
+        return self.mixed and self.model.device.type == "cuda"
 
     def _split(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
         lengths = [row.length for row in rows]
         order = sorted(range(len(rows)), key=lambda i: lengths[i])
-        return [[rows[i] for i in piece] for piece in fill(order, lengths, self.micro_tokens)]
+        pieces = fill(order, lengths, self.micro_tokens)
+        if self._ragged():
+            return [[joined([rows[i] for i in piece])] for piece in pieces]
+        return [[rows[i] for i in piece] for piece in pieces]
 
     def _batch(self, rows: Sequence[TrainRow]) -> Batch:
-        return collate(rows, self.pad_id, self.model.device)
+        stored = next(self.model.parameters()).dtype
+        dtype = torch.bfloat16 if self._autocast() else stored
+        return collate(rows, self.pad_id, self.model.device, dtype, masked=not self._ragged())
+
+    def _ragged(self) -> bool:
+        """Whether the model's attention takes rows end to end (see `training.machine`)."""
+        config = getattr(base_of(self.model), "config", None)
+        return str(getattr(config, "_attn_implementation", "")).startswith("flash")
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
@@ -252,8 +322,8 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
     return peak * (steps - step) / max(1, steps - rise)
 
 
-def _right(logits: torch.Tensor, batch: Batch) -> int:
-    return int((logits.detach().argmax(-1) == batch.targets).sum())
+def _right(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return (logits.detach().argmax(-1) == batch.targets).sum()
 
 
 def _finite(loss: float, name: str) -> float:

@@ -20,10 +20,18 @@ import psutil
 import torch
 
 from tunelm.errors import ModelError, TrainingError, TunelmError
+from tunelm.models import quantized
 from tunelm.models.identity import base_identity
-from tunelm.models.loading import Base, choose_device, load_base, load_tokenizer, resolve_base
+from tunelm.models.loading import (
+    Base,
+    choose_device,
+    load_base,
+    load_tokenizer,
+    resolve_base,
+    weights_dtype,
+)
 from tunelm.rundir import write_json
-from tunelm.training import checkpoints
+from tunelm.training import checkpoints, machine
 from tunelm.training.adapter import (
     load_shapes,
     make_optimizer,
@@ -34,7 +42,6 @@ from tunelm.training.adapter import (
 )
 from tunelm.training.batches import epoch_batches, steps_by_epoch
 from tunelm.training.job import TrainingJob, read_job
-from tunelm.training.memory_run import weights_dtype
 from tunelm.training.steps import Stepper, TrainRow
 from tunelm.training.timing import TIMING
 from tunelm.training.worker import encode, give_back_at_once, most_tokens, packed
@@ -92,6 +99,7 @@ def time_steps(work: Path) -> dict[str, Any]:
     noise = job.settings.neftune_alpha
     stepper = Stepper(model, base.tokenizer.pad_token_id, job.micro_tokens, half, noise)
     rows, _ = packed(stepper, encoded, job, most_tokens(job, base.model))
+    machine.rehearse(stepper, rows, job, machine.choose(job.settings, job.model))
     optimizer = make_optimizer(model, job.settings)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
@@ -135,13 +143,15 @@ def _by(
 def _load(job: TrainingJob) -> tuple[Base, bool]:
     """The base, or one of its shape with random weights; and whether it is that."""
     try:
-        return load_base(job.model), False
+        return load_base(job.model, job.settings.method == quantized.METHOD), False
     except ModelError:
+        if job.settings.method == quantized.METHOD:
+            raise  # random weights are not quantized, and take another time
         folder = resolve_base(job.model)
         shapes: Any = load_shapes(folder, job.model.revision)
         device = choose_device(job.model.device)
         torch.manual_seed(0)
-        dtype = weights_dtype(job.model.dtype, device)
+        dtype, _ = weights_dtype(job.model.dtype, device)
         model = type(shapes)._from_config(shapes.config, dtype=dtype).to(device).eval()
         model.generation_config = shapes.generation_config
         return Base(model, load_tokenizer(job.model), device), True

@@ -16,10 +16,12 @@ from typing import Any
 import psutil
 
 from tunelm.errors import ConfigError, TrainingError
+from tunelm.models import quantized
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity
 from tunelm.models.loading import Base, load_base, resolve_base
 from tunelm.rundir import peak_memory, write_text
+from tunelm.training import machine
 from tunelm.training.adapter import (
     make_trainable,
     peak_rate,
@@ -72,7 +74,8 @@ def run(
         return json.loads(result_file.read_text(encoding="utf-8"))
     give_back_at_once()
     held = _held_after_imports()
-    base = load_base(job.model)
+    choices = machine.choose(job.settings, job.model)
+    base = load_base(job.model, job.settings.method == quantized.METHOD)
     identity = base_identity(resolve_base(job.model), job.model.revision)
     claim(work, job, [*train, *dev], identity)
     encoded_train, encoded_dev = (encode(job, base, rows) for rows in (train, dev))
@@ -83,6 +86,7 @@ def run(
     before = probe(model, ids)
     stepper = _stepper(job, base, model)
     rows, packing = packed(stepper, encoded_train, job, most_tokens(job, base.model))
+    choices = machine.rehearse(stepper, rows, job, choices)
     with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
         if events.tell():
             events.write("\n")  # the last line may be half written
@@ -104,6 +108,7 @@ def run(
         result = _result(work, state, model, proof) | {
             "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
             "packing": packing,
+            "machine": machine.as_json(choices),
             "learning_rate": peak_rate(model, job.settings),
             "train_rows": len(train),
             "dev_rows": len(dev),

@@ -1,0 +1,141 @@
+"""What answers: the engine of this package, or vLLM where there is one and a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from tunelm.errors import ModelError
+from tunelm.models.loading import choose_device
+from tunelm.route_settings import LocalSettings
+from tunelm.server.asking import Ask, Piece
+from tunelm.server.catalog import Target
+from tunelm.server.engine import LightEngine
+from tunelm.server.rows import Event, Ticket
+from tunelm.server.settings import ServerSettings
+from tunelm.server.text import Vocabulary
+from tunelm.server.vllm import VllmEngine
+from tunelm.server.vllm_process import find_vllm, rank_for, refused
+
+SHARE, SHARE_TRAINING = 0.9, 0.45
+"""Of the GPU's memory that vLLM may take; less where fine-tuning jobs run beside it."""
+
+
+class Engine(Protocol):
+    """Answers Asks on one base model and adapters for it; see `LightEngine` for what is what."""
+
+    tokenizer: Any
+    vocabulary: Vocabulary
+    max_length: int
+    deliver: Callable[[list[Event]], None]
+    tokens: int
+    dtype: torch.dtype
+    ends: set[int]
+    why_single: str | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are being answered."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """How many answers are under way, wait and were given; how many adapters are loaded."""
+        ...
+
+    def start(self) -> None:
+        """Begin to answer; nothing happens when it has begun already."""
+        ...
+
+    def stop(self) -> None:
+        """End; what is under way or waits gets an error."""
+        ...
+
+    def submit(self, asks: Sequence[Ask], emit: Callable[[int, Piece], None]) -> Ticket:
+        """Queue the asks of one request. Raises QueueFullError where too many wait."""
+        ...
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give a request up."""
+        ...
+
+    def forget(self, adapter: Path) -> None:
+        """Drop an adapter from memory."""
+        ...
+
+    def complete(self, asks: Sequence[Ask]) -> list[Piece]:
+        """The whole answer to each ask, for callers that can wait. Not while `deliver` is set."""
+        ...
+
+
+def make_engine(settings: ServerSettings, target: Target) -> tuple[Engine, str, tuple[str, ...]]:
+    """The engine that `settings.engine` names, ready to answer.
+
+    `auto` takes vLLM where the model computes on an NVIDIA GPU and the command `vllm` is there,
+    and the light engine where vLLM does not come up or does not take all that is to be served.
+
+    Returns:
+        The engine; which it is and why; models of the target that vLLM does not take, with the
+        reason, which are no longer in its catalog then.
+
+    Raises:
+        ModelError, PrerequisiteError: as the engine has it.
+    """
+    if settings.engine == "vllm":
+        left_out = _leave_out(target)
+        return _vllm(settings, target), "vllm: asked for", left_out
+    why = "asked for"
+    if settings.engine == "auto":
+        why = _why_light(target)
+        if not why:
+            try:
+                return _vllm(settings, target), "vllm: a GPU, and vLLM is installed", ()
+            except ModelError as error:
+                why = str(error)
+    light = LightEngine(
+        target.config,
+        settings.max_batch,
+        settings.max_waiting,
+        settings.max_adapters,
+        settings.threads,
+    )
+    return light, f"light: {why}", ()
+
+
+def _why_light(target: Target) -> str:
+    """Why `auto` does not even try vLLM; empty where it does."""
+    device = choose_device(target.config.device)
+    if device != "cuda":
+        return f"the model computes on {device}"
+    if find_vllm() is None:
+        return "vLLM is not installed"
+    return next((f"{name}: {why}" for name, why in _refused(target)), "")
+
+
+def _vllm(settings: ServerSettings, target: Target) -> VllmEngine:
+    adapters = [served.adapter for served in target.catalog.all() if served.adapter is not None]
+    least = LocalSettings().r if settings.train else 1  # what fine-tuning jobs here make
+    return VllmEngine(
+        target.config,
+        settings.max_batch,
+        settings.max_waiting,
+        settings.max_adapters,
+        rank_for(adapters, least) if adapters or settings.train else None,
+        SHARE_TRAINING if settings.train else SHARE,
+    )
+
+
+def _refused(target: Target) -> list[tuple[str, str]]:
+    """(name, reason) of the models whose adapters vLLM does not take."""
+    found = [(s.id, refused(s.adapter)) for s in target.catalog.all() if s.adapter is not None]
+    return [(name, why) for name, why in found if why is not None]
+
+
+def _leave_out(target: Target) -> tuple[str, ...]:
+    """Take what vLLM does not take out of the catalog; lines that say so."""
+    found = _refused(target)
+    for name, _ in found:
+        target.catalog.remove(name)
+    return tuple(f"{name} ({why}: serve it by --engine light)" for name, why in found)
