@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ EXTRAS = {
     "prompt": ("dspy", "optuna"),
     "serve": ("fastapi", "python_multipart", "uvicorn"),
     "cloud": ("openai", "tiktoken"),
+    "qlora": ("bitsandbytes",),
 }
 KEYS = ("OPENAI_API_KEY", "HF_TOKEN")
 
@@ -47,6 +49,8 @@ def examine() -> dict[str, Any]:
         "keys_set": {name: bool(os.environ.get(name)) for name in KEYS},
         "caches": [_cache(path) for path in (cache_dir(), hub_cache(), data_dir())],
         "routes": _routes(missing, bool(gpus)),
+        "training": None if missing["local"] else _training(),
+        "vllm": find_vllm(),
     }
 
 
@@ -70,6 +74,25 @@ def find_gpus() -> list[dict[str, Any]]:
             {"name": name.strip(), "memory_bytes": int(size) * 2**20 if size.isdigit() else None}
         )
     return gpus
+
+
+def _training() -> dict[str, dict[str, str]]:
+    """What training would take of this machine (see `training.machine`): {value, why} by name."""
+    from tunelm.config import ModelConfig
+    from tunelm.models.quantized import why_not
+    from tunelm.route_settings import LocalSettings
+    from tunelm.training import machine
+
+    found = machine.choose(LocalSettings(), ModelConfig())
+    problem = why_not(found["device"].value)
+    possible = machine.Choice("possible", "") if problem is None else machine.Choice("no", problem)
+    return machine.as_json(found | {"quantization": possible})
+
+
+def find_vllm() -> str | None:
+    """The command `vllm`: beside this Python, or on the PATH."""
+    beside = Path(sys.executable).with_name("vllm")
+    return str(beside) if beside.is_file() else shutil.which("vllm")
 
 
 def hub_cache() -> Path:

@@ -38,3 +38,7 @@ def doctor_command(as_json: bool) -> None:
         click.echo(f"cache {cache['path']}: {gib(cache['bytes'])}")
     for route, state in found["routes"].items():
         click.echo(f"route {route}: {state}")
+    for part, choice in (found["training"] or {}).items():
+        why = f" ({choice['why']})" if choice["why"] else ""
+        click.echo(f"training, {part.replace('_', ' ')}: {choice['value']}{why}")
+    click.echo(f"vLLM: {found['vllm'] or 'not installed'}")

@@ -6,6 +6,7 @@ next one, so eight threads with a request each cost little more than one.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -16,8 +17,9 @@ from typing import Any
 
 from tunelm.config import ModelConfig
 from tunelm.errors import ModelError
+from tunelm.models import quantized
 from tunelm.models.decoding import Row, decode
-from tunelm.models.loading import load_base, require_torch, resolve_base
+from tunelm.models.loading import choose_device, load_base, require_torch, resolve_base
 from tunelm.models.render import encode_prompt, is_text
 from tunelm.models.rolling import Window, logprobs_of, windows
 from tunelm.types import (
@@ -31,6 +33,8 @@ from tunelm.types import (
     Usage,
 )
 
+log = logging.getLogger(__name__)
+
 _Job = tuple[Request, "Future[Completion]"]
 GATHER_S = 0.003
 """How long a batch waits for company. A forward pass of the smallest model takes longer."""
@@ -39,14 +43,23 @@ GATHER_S = 0.003
 def open_local(config: ModelConfig, adapter: Path | None) -> LocalModel:
     """Load a base model, and put an adapter on it; that they belong together is checked first.
 
+    An adapter that was trained on a base in 4 bits gets it in 4 bits again, where that is possible
+    here, else a warning with the base as it is.
+
     Raises ModelError when they do not, or when the base cannot be loaded.
     """
+    four_bits = False
     if adapter is not None:
         from tunelm.models.identity import base_identity, check_adapter
 
         require_torch()
         check_adapter(adapter, base_identity(resolve_base(config), config.revision))
-    base = load_base(config)
+        if quantized.trained_on(adapter):
+            problem = quantized.why_not(choose_device(config.device))
+            four_bits = problem is None
+            if problem is not None:
+                log.warning(quantized.UNQUANTIZED, adapter, problem)
+    base = load_base(config, four_bits)
     model, name = base.model, config.base
     if adapter is not None:
         from peft import PeftModel

@@ -18,6 +18,8 @@ from tunelm.models.identity import CARD
 BITS_PER_WEIGHT = 4.127
 """Of NF4 with double quantization: 4, and 0.127 for the scales (QLoRA, section 3)."""
 METHOD = "qlora"
+UNQUANTIZED = "%s was trained on its base in 4 bits and answers on the unquantized one (%s)"
+"""A warning: such answers differ a little from those that training saw."""
 
 
 def why_not(device: str) -> str | None:

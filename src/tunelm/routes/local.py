@@ -128,6 +128,11 @@ class LocalRoute:
                 "a text task has no answers: stop_on is 'dev_loss' or 'none' there, and there is "
                 "nothing to shuffle."
             )
+        if text and self.settings.method == "qlora":
+            raise ConfigError(
+                'method = "qlora": what is adapted to running text is saved as a whole model, and '
+                "weights in 4 bits are not merged. Take lora."
+            )
         job = TrainingJob(
             model=ctx.model,
             settings=self.settings,

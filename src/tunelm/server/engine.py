@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from tunelm.config import ModelConfig
+from tunelm.models import quantized
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter
 from tunelm.models.loading import load_base, resolve_base
@@ -277,6 +278,8 @@ class LightEngine:
 
     def _with_adapter(self, adapter: Path) -> Any:
         check_adapter(adapter, base_identity(resolve_base(self._config), self._config.revision))
+        if quantized.trained_on(adapter):
+            log.warning(quantized.UNQUANTIZED, adapter, "one base serves all adapters")
         return put_on(self._models[None], adapter, self._merged)
 
     def _take_loaded(self) -> list[Event]:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
-from tunelm.errors import ModelError
+from tunelm.doctor import find_vllm
+from tunelm.errors import ConfigError, ModelError
 from tunelm.models.loading import choose_device
 from tunelm.route_settings import LocalSettings
 from tunelm.server.asking import Ask, Piece
@@ -18,7 +19,7 @@ from tunelm.server.rows import Event, Ticket
 from tunelm.server.settings import ServerSettings
 from tunelm.server.text import Vocabulary
 from tunelm.server.vllm import VllmEngine
-from tunelm.server.vllm_process import find_vllm, rank_for, refused
+from tunelm.server.vllm_process import rank_for, refused
 
 SHARE, SHARE_TRAINING = 0.9, 0.45
 """Of the GPU's memory that vLLM may take; less where fine-tuning jobs run beside it."""
@@ -82,6 +83,7 @@ def make_engine(settings: ServerSettings, target: Target) -> tuple[Engine, str, 
 
     Raises:
         ModelError, PrerequisiteError: as the engine has it.
+        ConfigError: vLLM was asked for, and does not take the one model that is to be served.
     """
     if settings.engine == "vllm":
         left_out = _leave_out(target)
@@ -134,8 +136,13 @@ def _refused(target: Target) -> list[tuple[str, str]]:
 
 
 def _leave_out(target: Target) -> tuple[str, ...]:
-    """Take what vLLM does not take out of the catalog; lines that say so."""
+    """Take what vLLM does not take out of the catalog; lines that say so.
+
+    Raises ConfigError where that is the one to be served.
+    """
     found = _refused(target)
-    for name, _ in found:
+    for name, why in found:
+        if name == target.winner:
+            raise ConfigError(f"{name}: {why}. Serve it by --engine light.")
         target.catalog.remove(name)
     return tuple(f"{name} ({why}: serve it by --engine light)" for name, why in found)

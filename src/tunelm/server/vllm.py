@@ -23,6 +23,7 @@ import torch
 
 from tunelm.config import ModelConfig
 from tunelm.errors import ModelError, TunelmError
+from tunelm.models import quantized
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter
 from tunelm.models.loading import choose_device, load_tokenizer, resolve_base, weights_dtype
@@ -275,7 +276,7 @@ class VllmEngine:
         }
 
     async def _model(self, adapter: Path | None) -> str:
-        """vLLM's name of the model, whose adapter is loaded if it is not yet."""
+        """VLLM's name of the model, whose adapter is loaded if it is not yet."""
         if adapter is None:
             return BASE
         loading = self._loaded.get(adapter)
@@ -287,6 +288,8 @@ class VllmEngine:
         folder, revision = resolve_base(self._config), self._config.revision
         identity = await asyncio.to_thread(base_identity, folder, revision)
         check_adapter(adapter, identity)
+        if quantized.trained_on(adapter):
+            log.warning(quantized.UNQUANTIZED, adapter, "one base serves all adapters")
         name = f"adapter-{hashlib.sha256(str(adapter).encode()).hexdigest()[:16]}"
         body = {"lora_name": name, "lora_path": str(adapter)}
         response = await self._client.post("/v1/load_lora_adapter", json=body)

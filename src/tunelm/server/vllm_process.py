@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from typing import IO
 import httpx
 
 from tunelm.config import ModelConfig
+from tunelm.doctor import find_vllm
 from tunelm.errors import ModelError
 from tunelm.models.identity import base_folder
 from tunelm.models.loading import resolve_base
@@ -34,12 +34,6 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 AT_ONCE = 4
 """Most adapters in one batch of vLLM; each takes GPU memory from the start."""
 _WORDS = 4
-
-
-def find_vllm() -> str | None:
-    """The `vllm` command: beside this Python, or on the PATH."""
-    beside = Path(sys.executable).with_name("vllm")
-    return str(beside) if beside.is_file() else shutil.which("vllm")
 
 
 def refused(adapter: Path) -> str | None:
@@ -105,7 +99,7 @@ class VllmProcess:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self.stopped = False
         # no generation config: what is not asked for is not done (a top_k from a file, say)
         where = ["--host", "127.0.0.1", "--port", str(self._port), "--served-model-name", BASE]

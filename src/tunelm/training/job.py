@@ -47,11 +47,13 @@ class TrainingJob(BaseModel):
     """Whether `epochs/step-N` holds the adapter after each epoch, ready to be served."""
 
     @model_validator(mode="after")
-    def _keeps_adapters_only(self) -> TrainingJob:
+    def _merges_what_can_be_merged(self) -> TrainingJob:
         if self.keep_epochs and self.text:
             raise ValueError(
                 "keep_epochs is for chats: a text's adapter is merged when it is saved"
             )
+        if self.settings.method == "qlora" and self.text:
+            raise ValueError("qlora is for chats: weights in 4 bits are not merged")
         return self
 
 

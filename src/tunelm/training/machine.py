@@ -151,7 +151,7 @@ def compile_blocks(model: Any) -> None:
     Raises:
         ModelError: the model does not say what its blocks are.
     """
-    names = set(getattr(model, "_no_split_modules", None) or ())
+    names: set[str] = set(getattr(model, "_no_split_modules", None) or ())
     blocks = [module for module in model.modules() if type(module).__name__ in names]
     if not blocks:
         raise ModelError(f"{type(model).__name__} does not say what its blocks are")
