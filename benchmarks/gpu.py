@@ -183,9 +183,10 @@ def matmul_rate(size: int) -> float:
 
 def variants(tiny: bool, compiled: bool) -> list[Variant]:
     """What is there to be measured here; the plainest first."""
-    flash = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
+    from transformers.utils import is_flash_attn_2_available
+
     found = [Variant("lora", "sdpa", "off")]
-    if flash:
+    if is_flash_attn_2_available():
         found.append(Variant("lora", "flash_attention_2", "off"))
     if compiled or not tiny:
         found += [Variant("lora", one.attention, "on") for one in found]

@@ -55,10 +55,9 @@ def build(engine: LightEngine, key: str, max_rank: int) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, answer: Any) -> Any:
-        """VLLM asks for its key under /v1 alone."""
-        if request.url.path.startswith("/v1"):
-            if request.headers.get("authorization") != f"Bearer {key}":
-                return JSONResponse({"error": "Unauthorized"}, 401)
+        given = request.headers.get("authorization")
+        if request.url.path.startswith("/v1") and given != f"Bearer {key}":  # as vLLM does
+            return JSONResponse({"error": "Unauthorized"}, 401)
         return await answer(request)
 
     @app.get("/health")

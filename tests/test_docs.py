@@ -67,7 +67,8 @@ def test_ten_lines_of_the_readme_train_and_ask_a_model(
 
 
 @pytest.mark.parametrize(
-    "name", ["api-models", "prompt", "rag", "hybrid", "distill", "faq-decline", "support-email"]
+    "name",
+    ["api-models", "prompt", "rag", "hybrid", "distill", "faq-decline", "support-email", "gpu"],
 )
 def test_the_task_files_of_the_docs_are_valid(name: str, tmp_path: Path):
     found = blocks(ROOT / "docs" / f"{name}.md", "toml")

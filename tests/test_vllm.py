@@ -9,13 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import openai
 import psutil
 import pytest
-
-pytest.importorskip("fastapi")
-pytest.importorskip("torch")
-
-import openai
 
 import tunelm
 from tunelm.config import ModelConfig
@@ -145,7 +141,7 @@ def test_a_client_that_leaves_and_a_model_that_is_deleted_are_told_to_vllm(
 
 def test_vllm_that_does_not_come_up_ends_the_command_with_its_last_words(vllm: Vllm):
     (vllm.folder / "crash").write_text("loading the weights\nValueError: no kernel for this GPU")
-    with pytest.raises(ModelError, match="ended with code 1 before it was ready: .*no kernel"):
+    with pytest.raises(ModelError, match=r"ended with code 1 before it was ready: .*no kernel"):
         create_app(ServerSettings("tunelm-nano", Path("nowhere"), train=False, engine="vllm"))
     assert not psutil.pid_exists(vllm.said("pid")[0])
 

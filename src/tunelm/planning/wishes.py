@@ -67,7 +67,7 @@ def check_base(name: str, model: OpenModel | None, wishes: Wishes, load: Load, t
     machine = wishes.hardware
     if largest_batch(model, "lora", load, machine.memory_bytes) is None:
         tight = largest_batch(model, "qlora", load, machine.memory_bytes)
-        more = " In 4 bits (QLoRA, by another trainer) it would fit." if tight else ""
+        more = ' In 4 bits (method = "qlora" of the route local) it would fit.' if tight else ""
         raise ConfigError(
             f"--base {name} ({size_of(model.parameters)} parameters) does not fit {machine.name}: "
             f"LoRA with a row a step takes up to {_one_row(model, load):.1f} GB by formula, and "

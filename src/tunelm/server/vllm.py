@@ -36,6 +36,8 @@ from tunelm.training.adapter import load_shapes
 from tunelm.types import FinishReason
 
 RETRY_S = 5
+ENDING_S = 0.5
+"""From a broken connection to the end of the process that held it."""
 log = logging.getLogger(__name__)
 
 
@@ -83,7 +85,6 @@ class VllmEngine:
         self._tasks: dict[Ticket, list[Future[None]]] = {}
         self._loaded: dict[Path, asyncio.Task[str]] = {}
         self._open = self._answered = 0
-        self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self.start()
 
@@ -107,6 +108,7 @@ class VllmEngine:
         if self.alive:
             return
         self._process.start()
+        self._loop = asyncio.new_event_loop()
         self._client = httpx.AsyncClient(
             base_url=self._process.url,
             headers={"Authorization": f"Bearer {self._process.key}"},
@@ -129,6 +131,7 @@ class VllmEngine:
         self._run(self._client.aclose()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
         self._thread = None
 
     def submit(self, asks: Sequence[Ask], emit: Callable[[int, Piece], None]) -> Ticket:
@@ -181,7 +184,9 @@ class VllmEngine:
                 await self._generate(row, model)
             event = row.event() or row.failed("vLLM gave no answer.")
         except (httpx.HTTPError, TunelmError, ValueError, KeyError, TypeError) as error:
-            log.error("%s", error or type(error).__name__)
+            log.error("%s", str(error) or type(error).__name__)
+            if isinstance(error, httpx.TransportError):
+                await asyncio.sleep(ENDING_S)
             event = row.failed(str(error) if isinstance(error, ModelError) else self._why(error))
         finally:
             with self._lock:

@@ -261,13 +261,15 @@ def _use_attention(model: Any, name: str) -> None:
 def _attention(settings: LocalSettings, mixed: bool) -> Choice:
     if settings.attention == "sdpa":
         return Choice("sdpa", "asked for")
+    from transformers.utils import is_flash_attn_2_available
+
     problem = None
-    if importlib.util.find_spec("flash_attn") is None:
-        problem = "flash-attn is not installed"
-    elif not mixed:
-        problem = "FlashAttention computes in half precision on NVIDIA GPUs alone"
+    if not mixed:
+        problem = "FlashAttention computes in half precision, on NVIDIA GPUs alone"
+    elif not is_flash_attn_2_available():
+        problem = "flash-attn 2 is not installed"
     if problem is None:
-        return Choice(FLASH, "flash-attn is installed; rows end to end, without padding")
+        return Choice(FLASH, "flash-attn 2 is installed; rows end to end, without padding")
     if settings.attention == FLASH:
         raise PrerequisiteError(f'attention = "{FLASH}": {problem}. Take attention = "auto".')
     return Choice("sdpa", problem)
