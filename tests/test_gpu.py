@@ -195,7 +195,7 @@ def test_compiling_waits_for_a_long_run_and_gives_way_where_it_fails(
     }
     short = machine.rehearse(one, ROWS, job, on)["compile"]
     assert short.value == "off"
-    assert "too short a run" in short.why
+    assert "too few to pay for it" in short.why
     monkeypatch.setattr(machine, "COMPILE_FROM_S", 0.0)
     failed = machine.rehearse(one, ROWS, job, on)["compile"]
     assert failed == ("off", "on was tried: no C compiler")

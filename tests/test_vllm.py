@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -112,14 +113,15 @@ def test_every_answer_is_the_one_of_the_light_engine(tmp_path: Path, vllm: Vllm)
     assert options["dtype"] == "float32"
 
 
-def test_a_run_is_verified_and_served_with_all_that_stands_before_the_model(
-    tmp_path: Path, tiny_model: Path, vllm: Vllm
-):
-    tunelm.compare(make_task(tmp_path, tiny_model), tmp_path / "run")
+def test_one_vllm_both_verifies_a_run_and_serves_it(tmp_path: Path, tiny_model: Path, vllm: Vllm):
+    task = make_task(tmp_path, tiny_model)
+    routes = '["constant", "baseline", "prompt", "local"]'
+    task.write_text(task.read_text().replace(routes, '["baseline"]'))
+    tunelm.compare(task, tmp_path / "run")
     with serving(tmp_path / "run", engine="vllm", verify=tmp_path / "run") as server:
-        assert len(server.app.state.verified) == 3
-        assert say(server, "boxes/prompt", "What is the code of box 3?")
-        assert len(vllm.said("pid")) == 1, "one vLLM both verifies and serves"
+        assert server.app.state.verified == ["boxes/baseline: 32 of 32 answers as evaluated"]
+        assert say(server, "boxes/baseline", "What is the code of box 3?")
+        assert len(vllm.said("pid")) == 1
 
 
 def test_a_client_that_leaves_and_a_model_that_is_deleted_are_told_to_vllm(
@@ -152,7 +154,7 @@ def test_vllm_that_dies_later_fails_the_answers_and_the_readiness(vllm: Vllm):
         with pytest.raises(openai.InternalServerError, match="vLLM ended"):
             say(server, "tunelm-nano", "Say hello")
         ready = server.url.removesuffix("v1") + "ready"
-        assert openai.DefaultHttpxClient().get(ready).status_code == 503
+        assert httpx.get(ready).status_code == 503
         with pytest.raises(openai.InternalServerError):
             say(server, "tunelm-nano", "Say hello")
 

@@ -119,6 +119,8 @@ class LocalServer:
             "--port",
             "0",
             "--no-chat",
+            "--engine",
+            "light",  # what it answers is held against the route `local`
         ]
         command += ["--state", str(self.folder / "state"), "--ready-file", str(self._ready)]
         return [*command, "--parent", str(os.getpid())]

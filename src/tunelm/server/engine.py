@@ -49,7 +49,29 @@ class QueueFullError(Exception):
         self.retry_after = retry_after
 
 
-class LightEngine:
+class Waiting:
+    """What every engine can do that can `submit`."""
+
+    def submit(self, asks: Sequence[Ask], emit: Callable[[int, Piece], None]) -> Ticket:
+        """Queue the asks of one request. Raises QueueFullError where too many wait."""
+        raise NotImplementedError
+
+    def complete(self, asks: Sequence[Ask]) -> list[Piece]:
+        """The whole answer to each ask, for callers that can wait. Not while `deliver` is set."""
+        found: dict[int, Piece] = {}
+        done = threading.Event()
+
+        def emit(number: int, piece: Piece) -> None:
+            found[number] = piece
+            if len(found) == len(asks):
+                done.set()
+
+        self.submit(asks, emit)
+        done.wait()
+        return [found[i] for i in range(len(asks))]
+
+
+class LightEngine(Waiting):
     """Answers Asks on one base model and adapters for it.
 
     Args:
@@ -87,7 +109,7 @@ class LightEngine:
         self.vocabulary = Vocabulary(base.tokenizer)
         context = getattr(base.model.config, "max_position_embeddings", None)
         self.max_length: int = min(config.max_length, context or config.max_length)
-        self.deliver: Callable[[list[Event]], None] = _emit
+        self.deliver: Callable[[list[Event]], None] = emit_here
         self.tokens: int = min(len(base.tokenizer), base.model.config.vocab_size)
         self.dtype: torch.dtype = base.model.dtype
         self._config = config
@@ -164,20 +186,6 @@ class LightEngine:
         with self._wake:
             self._forgotten.add(adapter)
             self._notify()
-
-    def complete(self, asks: Sequence[Ask]) -> list[Piece]:
-        """The whole answer to each ask, for callers that can wait. Not while `deliver` is set."""
-        found: dict[int, Piece] = {}
-        done = threading.Event()
-
-        def emit(number: int, piece: Piece) -> None:
-            found[number] = piece
-            if len(found) == len(asks):
-                done.set()
-
-        self.submit(asks, emit)
-        done.wait()
-        return [found[i] for i in range(len(asks))]
 
     def _run(self) -> None:
         if self._threads is not None:
@@ -341,6 +349,6 @@ class LightEngine:
             self._wake.notify()
 
 
-def _emit(events: list[Event]) -> None:
+def emit_here(events: list[Event]) -> None:
     for ticket, number, piece in events:
         ticket.emit(number, piece)

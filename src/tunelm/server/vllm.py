@@ -28,7 +28,7 @@ from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter
 from tunelm.models.loading import choose_device, load_tokenizer, resolve_base, weights_dtype
 from tunelm.server.asking import Ask, Piece, Scored
-from tunelm.server.engine import STOPPED, QueueFullError
+from tunelm.server.engine import STOPPED, QueueFullError, Waiting, emit_here
 from tunelm.server.rows import Event, Row, Ticket
 from tunelm.server.text import Vocabulary
 from tunelm.server.vllm_process import BASE, VllmProcess
@@ -41,7 +41,7 @@ ENDING_S = 0.5
 log = logging.getLogger(__name__)
 
 
-class VllmEngine:
+class VllmEngine(Waiting):
     """See `engines.Engine`: answers Asks by a `vllm serve` that it starts.
 
     Args:
@@ -71,7 +71,7 @@ class VllmEngine:
         self.tokens: int = min(len(self.tokenizer), shapes.config.vocab_size)
         self.ends = end_tokens(shapes, self.tokenizer)
         self.dtype: torch.dtype = weights_dtype(config.dtype, choose_device(config.device))[0]
-        self.deliver: Callable[[list[Event]], None] = _emit
+        self.deliver: Callable[[list[Event]], None] = emit_here
         self.why_single: str | None = None
         self._config, self._most, self._batch = config, max_batch + max_waiting, max_batch
         limits: dict[str, object] = {
@@ -156,20 +156,6 @@ class VllmEngine:
     def forget(self, adapter: Path) -> None:
         """Have vLLM drop an adapter."""
         self._run(self._unload(adapter))
-
-    def complete(self, asks: Sequence[Ask]) -> list[Piece]:
-        """The whole answer to each ask, for callers that can wait. Not while `deliver` is set."""
-        found: dict[int, Piece] = {}
-        done = threading.Event()
-
-        def emit(number: int, piece: Piece) -> None:
-            found[number] = piece
-            if len(found) == len(asks):
-                done.set()
-
-        self.submit(asks, emit)
-        done.wait()
-        return [found[i] for i in range(len(asks))]
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -321,8 +307,3 @@ def _refusal(body: bytes) -> str:
     except (ValueError, AttributeError):
         said = body.decode(errors="replace")
     return f"vLLM refused: {said.strip().splitlines()[0][:300] if said.strip() else 'no reason'}"
-
-
-def _emit(events: list[Event]) -> None:
-    for ticket, number, piece in events:
-        ticket.emit(number, piece)

@@ -21,7 +21,7 @@ from tunelm.errors import ConfigError, ModelError, PrerequisiteError, TrainingEr
 from tunelm.models import quantized
 from tunelm.models.loading import choose_device, weights_dtype
 from tunelm.route_settings import LocalSettings
-from tunelm.training.batches import heaviest, steps_by_epoch
+from tunelm.training.batches import epoch_batches, heaviest, steps_by_epoch
 from tunelm.training.job import TrainingJob
 from tunelm.training.steps import Stepper, TrainRow, base_of
 
@@ -99,33 +99,34 @@ def rehearse(
         TrainingError: a step does not fit into the GPU's memory.
         ConfigError: what the task file asks for does not work with this model here.
     """
-    settings = job.settings
+    settings, model = job.settings, base_of(stepper.model)
+    own = Choice(model.config._attn_implementation, "what Transformers takes for this model")
+    found = dict(choices)
+    if found["attention"].value not in (FLASH, own.value):
+        found["attention"] = own
     asked = settings.attention == FLASH or settings.compile == "on"
-    if choices["device"].value != "cuda" and not asked:
-        return choices
+    if found["device"].value != "cuda" and not asked:
+        return found
     lengths = [row.length for row in rows]
     batch = [rows[i] for i in heaviest(lengths, settings, job.seed, job.micro_tokens)]
-    steps = sum(steps_by_epoch(lengths, settings, job.seed))
-    found, trial = dict(choices), _Trial(stepper, batch)
-    model = base_of(stepper.model)
+    trial = _Trial(stepper, batch)
     with _undisturbed(stepper.model):
-        seconds = trial.first()
+        seconds = trial.first() / stepper.padded_tokens(batch) * _tokens(lengths, job)
         if found["attention"].value == FLASH:
-            before = model.config._attn_implementation
             use = Way(
                 "attention",
                 lambda: _use_attention(model, FLASH),
-                lambda: _use_attention(model, before),
-                Choice(before, "what Transformers takes for this model"),
+                lambda: _use_attention(model, own.value),
+                own,
             )
             found["attention"] = trial.attempt(found["attention"], use, settings.attention == FLASH)
-        elif found["attention"].value != model.config._attn_implementation:
-            own = model.config._attn_implementation
-            found["attention"] = Choice(own, "what Transformers takes for this model")
-        short = steps * seconds < COMPILE_FROM_S and settings.compile == "auto"
-        if found["compile"].value == "on" and short:
-            took = f"{steps} steps of at most {seconds:.2g} s"
-            found["compile"] = Choice("off", f"{took} are too short a run to pay for it")
+        if (
+            found["compile"].value == "on"
+            and settings.compile == "auto"
+            and (seconds < COMPILE_FROM_S)
+        ):
+            why = f"about {seconds:.0f} s of steps are too few to pay for it"
+            found["compile"] = Choice("off", why)
         elif found["compile"].value == "on":
             use = Way(
                 "compile",
@@ -250,6 +251,12 @@ def _undisturbed(model: Any) -> Generator[None]:
         if on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+
+
+def _tokens(lengths: Sequence[int], job: TrainingJob) -> float:
+    """Tokens of the whole run, without padding."""
+    steps = sum(steps_by_epoch(lengths, job.settings, job.seed))
+    return sum(lengths) * steps / len(epoch_batches(lengths, job.settings, job.seed, 0))
 
 
 def _use_attention(model: Any, name: str) -> None:
