@@ -76,13 +76,6 @@ def _options(command: Any) -> Any:
             type=click.Path(path_type=Path),
             help="Folder of files, jobs and trained adapters  [default: the user's data folder]",
         ),
-        click.option(
-            "--engine",
-            type=click.Choice(["auto", "light", "vllm"]),
-            default="auto",
-            show_default=True,
-            help="What answers: vLLM where there is one and a GPU, or tunelm's own.",
-        ),
         click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True),
         click.option("--host", default="127.0.0.1", show_default=True),
     ):
@@ -93,6 +86,13 @@ def _options(command: Any) -> Any:
 @click.command("serve", epilog=EXAMPLES)
 @click.argument("target", default="tunelm-nano")
 @_options
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "light", "vllm"]),
+    default="auto",
+    show_default=True,
+    help="What answers: vLLM where there is one and a GPU, or tunelm's own.",
+)
 @click.option("--no-chat", is_flag=True, help="Leave the chat page out.")
 @click.option(
     "--contact",

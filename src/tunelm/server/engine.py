@@ -350,5 +350,6 @@ class LightEngine(Waiting):
 
 
 def emit_here(events: list[Event]) -> None:
+    """Give events out in the thread that has them."""
     for ticket, number, piece in events:
         ticket.emit(number, piece)

@@ -174,7 +174,7 @@ def _train(
         return made
 
     before = staged("probe", lambda: probe(model, encoded[0].ids))
-    mixed = model.get_input_embeddings().weight.dtype.itemsize < 4
+    mixed = weights_dtype(job.model.dtype, model.device.type)[0].itemsize < 4
     stepper = Stepper(model, pad_id, job.micro_tokens, mixed, job.settings.neftune_alpha)
     rows, _ = staged("probe", lambda: packed(stepper, encoded, job, most_tokens(job, model)))
     heaviest = _heaviest(_pieces(dev, job)) if dev else []

@@ -84,7 +84,7 @@ def run(
     model: Any = make_trainable(base.model, job.settings, job.seed)
     ids = encoded_train[0].ids
     before = probe(model, ids)
-    stepper = _stepper(job, base, model)
+    stepper = _stepper(job, base, model, choices)
     rows, packing = packed(stepper, encoded_train, job, most_tokens(job, base.model))
     choices = machine.rehearse(stepper, rows, job, choices)
     with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
@@ -105,11 +105,9 @@ def run(
         state = Loop(stepper, rows, encoded_dev, job, work, emit, stop, score, keeper).run()
         proof = prove_learning(model, ids, before)
         _save(model, base.tokenizer, work / "adapter", job, identity)
-        result = _result(work, state, model, proof) | {
-            "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
+        result = _result(work, job, state, model, proof) | {
             "packing": packing,
             "machine": machine.as_json(choices),
-            "learning_rate": peak_rate(model, job.settings),
             "train_rows": len(train),
             "dev_rows": len(dev),
             "rss_before_model": held,
@@ -119,8 +117,8 @@ def run(
     return result
 
 
-def _stepper(job: TrainingJob, base: Base, model: Any) -> Stepper:
-    mixed = base.model.dtype.itemsize < 4
+def _stepper(job: TrainingJob, base: Base, model: Any, choices: machine.Choices) -> Stepper:
+    mixed = choices["weights"].value != "float32"  # full fine-tuning makes float32 of them
     noise = job.settings.neftune_alpha
     return Stepper(model, base.tokenizer.pad_token_id, job.micro_tokens, mixed, noise)
 
@@ -210,6 +208,7 @@ def _held_after_imports() -> int:
 
 def _result(
     work: Path,
+    job: TrainingJob,
     state: State,
     model: Any,
     proof: dict[str, float],
@@ -224,6 +223,8 @@ def _result(
     weights = (work / "adapter").rglob("*.safetensors")
     return {
         **facts,
+        "trainable_parameters": sum(p.numel() for p in trainable(model).values()),
+        "learning_rate": peak_rate(model, job.settings),
         "tokens_per_second": state.tokens / state.step_seconds if state.step_seconds else None,
         "peak_rss_bytes": peak_memory(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
