@@ -97,8 +97,7 @@ def run(
         def keep(step: int, epoch: int) -> None:
             folder = work / "epochs" / f"step-{step}"
             _save(model, base.tokenizer, folder, job, identity)
-            kept = {"step": step, "epoch": epoch, "folder": f"epochs/{folder.name}"}
-            emit({"event": "kept", **kept})
+            emit({"event": "kept", "step": step, "epoch": epoch, "folder": f"epochs/{folder.name}"})
 
         score = None if scorer is None else lambda: scorer(model, base.tokenizer, job, dev)
         keeper = keep if job.keep_epochs else None
