@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch.nn.functional import scaled_dot_product_attention
 
 import tunelm
-from tunelm.cli import main
+from tunelm.cli import cli
 from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, PrerequisiteError, TrainingError
 from tunelm.models import quantized
@@ -361,10 +362,8 @@ def test_what_the_task_file_asks_for_and_the_machine_has_not_is_refused():
     assert all(choice.why for choice in found.values())
 
 
-def test_doctor_says_what_training_takes_of_this_machine(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        main(["doctor"])
-    shown = capsys.readouterr().out
+def test_doctor_says_what_training_takes_of_this_machine():
+    shown = CliRunner().invoke(cli, ["doctor"]).output
     assert "training, weights: float32 (on cpu nothing is gained by less)" in shown
     assert "training, optimizer: fused AdamW" in shown
     assert "vLLM: " in shown

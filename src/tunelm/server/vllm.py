@@ -15,6 +15,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ class VllmEngine(Waiting):
             "--gpu-memory-utilization": share,
         }
         self._process = VllmProcess(config, limits, rank, max_adapters)
-        self._lock = threading.Lock()
-        self._tasks: dict[Ticket, list[Future[None]]] = {}
+        self._lock = threading.RLock()
+        self._tasks: dict[Ticket, set[Future[None]]] = {}
         self._loaded: dict[Path, asyncio.Task[str]] = {}
         self._open = self._answered = 0
         self._thread: threading.Thread | None = None
@@ -124,10 +125,11 @@ class VllmEngine(Waiting):
         self._process.stop()
         if self._thread is None:
             return
-        for tasks in list(self._tasks.values()):
-            for task in tasks:
-                with contextlib.suppress(Exception):
-                    task.result(timeout=10)  # its connection is gone: it says so and ends
+        with self._lock:
+            tasks = [task for tasks in self._tasks.values() for task in tasks]
+        for task in tasks:
+            with contextlib.suppress(Exception):
+                task.result(timeout=10)  # its connection is gone: it says so and ends
         self._run(self._client.aclose()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -142,14 +144,16 @@ class VllmEngine(Waiting):
                 raise QueueFullError(RETRY_S)
             self._open += len(asks)
             rows = [Row(ticket, i, ask, self.vocabulary, self.ends) for i, ask in enumerate(asks)]
-            self._tasks[ticket] = [self._run(self._answer(row)) for row in rows]
+            tasks = self._tasks[ticket] = {self._run(self._answer(row)) for row in rows}
+            for task in list(tasks):
+                task.add_done_callback(partial(self._done, ticket))
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """Give a request up: vLLM ends what nobody listens to."""
         with self._lock:
             ticket.cancelled = True
-            tasks = self._tasks.pop(ticket, [])
+            tasks = list(self._tasks.get(ticket, ()))
         for task in tasks:
             task.cancel()
 
@@ -174,14 +178,16 @@ class VllmEngine(Waiting):
             if isinstance(error, httpx.TransportError):
                 await asyncio.sleep(ENDING_S)
             event = row.failed(str(error) if isinstance(error, ModelError) else self._why(error))
-        finally:
-            with self._lock:
-                self._open -= 1
         self._answered += event[2].error is None
         self._give(event)
+
+    def _done(self, ticket: Ticket, task: Future[None]) -> None:
+        """A row is answered or given up."""
         with self._lock:
-            if row.number == len(self._tasks.get(row.ticket, ())) - 1:
-                self._tasks.pop(row.ticket, None)
+            self._open -= 1
+            self._tasks[ticket].discard(task)
+            if not self._tasks[ticket]:
+                del self._tasks[ticket]
 
     def _why(self, error: Exception) -> str:
         if self._process.stopped:
