@@ -398,7 +398,7 @@ def test_the_benchmarks_count_of_operations_is_what_pytorch_counts(tmp_path: Pat
     assert spec.loader is not None
     gpu = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(gpu)
-    shape = gpu.TINY[0]._replace(hidden=256, inner=512, vocab=4096, layers=3)
+    shape = gpu.TINY[0]._replace(hidden=256, inner=512, layers=3)
     gpu.make_model(tmp_path / "base", shape)
     model = ModelConfig(base=str(tmp_path / "base"), max_length=128)
     job = TrainingJob(model=model, settings=LocalSettings(r=1), text=True)
