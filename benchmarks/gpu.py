@@ -97,7 +97,9 @@ SHAPES = (
     Shape("Llama-3.2-1B", "llama", 2048, 8192, 16, 32, 8, 128256),
 )
 SIZE = Size(2048, 8, 40, 8192, 128)
-TINY = tuple(s._replace(hidden=64, inner=96, layers=2, heads=4, kv_heads=2) for s in SHAPES)
+TINY = tuple(
+    s._replace(hidden=64, inner=96, layers=2, heads=4, kv_heads=2, vocab=4096) for s in SHAPES
+)
 TINY_SIZE = Size(128, 4, WARM_UP + 3, 256, 4)
 
 
