@@ -22,6 +22,7 @@ from tunelm.route_settings import (
     Section,
     Usd,
     Variable,
+    what_is_made,
 )
 from tunelm.types import content_hash
 
@@ -200,7 +201,7 @@ class Config(Section):
 
     def route_digest(self, name: str) -> str:
         """Of one route's own settings, and for a hybrid of the prompt route it begins with."""
-        own = json.loads(self.routes[name].model_dump_json())
+        own = what_is_made(json.loads(self.routes[name].model_dump_json()))
         if own["kind"] != "hybrid":
             return content_hash(own)
         prompts = [s for s in self.routes.values() if s.kind == "prompt"]

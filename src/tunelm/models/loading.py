@@ -6,11 +6,14 @@ import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, ModelError, PrerequisiteError
 from tunelm.models import remote_base
+
+if TYPE_CHECKING:
+    import torch
 
 BUNDLED = {
     "tunelm-nano": Path(__file__).parents[1] / "weights" / "nano",
@@ -74,23 +77,17 @@ def load_base(config: ModelConfig) -> Base:
     Raises ModelError when nothing loadable is there, PrerequisiteError without the extra.
     """
     tokenizer = load_tokenizer(config)
-    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # ours says what is being done
 
     device = choose_device(config.device)
-    if config.dtype != "auto":
-        dtype = getattr(torch, config.dtype)
-    else:
-        bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-        dtype = torch.bfloat16 if bf16 else torch.float32
     with _load_errors(config):
         model: Any = AutoModelForCausalLM.from_pretrained(
             resolve_base(config),
             revision=config.revision,
-            dtype=dtype,
+            dtype=weights_dtype(config),
             token=os.environ.get("HF_TOKEN"),
         )
     return Base(model.to(device).eval(), tokenizer, device)
@@ -149,6 +146,16 @@ def choose_device(wanted: str) -> str:
             f"model.device = {wanted!r}, but this machine has none. Use 'auto' or 'cpu'."
         )
     return wanted
+
+
+def weights_dtype(config: ModelConfig) -> torch.dtype:
+    """What the weights are held in: as set, or bfloat16 on a GPU that has it, else float32."""
+    import torch
+
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype)
+    bf16 = choose_device(config.device) == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 @contextlib.contextmanager

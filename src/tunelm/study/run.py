@@ -12,7 +12,7 @@ from tunelm.errors import ConfigError, DataError, RunDirError
 from tunelm.models.labels import note_labels
 from tunelm.models.loading import describe_base
 from tunelm.pipeline import reader_for, require_metric, token_counter, with_built_data
-from tunelm.route_settings import LocalSettings
+from tunelm.route_settings import LocalSettings, what_is_made
 from tunelm.routes.base import FitContext, Progress, no_progress
 from tunelm.rundir import RunDir, read_json, write_json, write_text
 from tunelm.scoring.metrics import get_metric, metric_to_fit
@@ -119,7 +119,7 @@ def _claim(setting: Setting, seeds: tuple[int, ...]) -> None:
         "seed": setting.ctx.seed,
         "further_seeds": list(seeds),
         "methods": list(VARIANTS),
-        **json.loads(setting.given.model_dump_json(exclude=searched)),
+        **what_is_made(json.loads(setting.given.model_dump_json(exclude=searched))),
     }
     if path.exists() and read_json(path) != setup:
         stored = read_json(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import signal
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tunelm.errors import TrainingError, TunelmError
+from tunelm.training.process import FAILURE
 
 BEAT_S = 2.0
 _GONE_S = 30.0
@@ -43,19 +46,27 @@ def main(arguments: list[str] | None = None) -> int:
             raise TrainingError(f"{given.work}: no such folder.")
         if given.parent is not None:
             _die_with(given.parent, stop)
-        _take_over(given.work)
-        _start_heartbeat(given.work)
+        if os.environ.get("RANK", "0") == "0":
+            _take_over(given.work)
+            _start_heartbeat(given.work)
         from tunelm.training.worker import load_scorer, run
 
         run(given.work, load_scorer(given.scorer) if given.scorer else None, stop.is_set)
     except TunelmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(given.work, error.exit_code, str(error), foreseen=True)
     except Exception as error:
         traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return _failed(given.work, 1, f"{type(error).__name__}: {error}", foreseen=False)
     return 0
+
+
+def _failed(work: Path, code: int, reason: str, *, foreseen: bool) -> int:
+    """Say why. Of several processes the first leaves it for the one that started them all."""
+    print(f"error: {reason}", file=sys.stderr)
+    if "RANK" in os.environ and work.is_dir():
+        with contextlib.suppress(FileExistsError), (work / FAILURE).open("x") as file:
+            json.dump({"code": code, "reason": reason, "foreseen": foreseen}, file)
+    return code
 
 
 def _die_with(parent: int, stop: threading.Event) -> None:

@@ -21,7 +21,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tunelm.errors import TrainingError, TunelmError
-from tunelm.models.loading import Base, choose_device, load_tokenizer, resolve_base
+from tunelm.models.loading import (
+    Base,
+    choose_device,
+    load_tokenizer,
+    resolve_base,
+    weights_dtype,
+)
 from tunelm.rundir import write_json
 from tunelm.training.adapter import (
     load_shapes,
@@ -79,7 +85,7 @@ def dry_run(work: Path) -> dict[str, Any]:
     """
     job, train, dev = read_job(work)
     tokenizer, device = load_tokenizer(job.model), choose_device(job.model.device)
-    dtype = weights_dtype(job.model.dtype, device)
+    dtype = weights_dtype(job.model)
     shapes: Any = load_shapes(resolve_base(job.model), job.model.revision)
     shapes.to(dtype)
     base = Base(shapes, tokenizer, device)
@@ -218,14 +224,6 @@ def _tokens(rows: Sequence[TrainRow]) -> int:
 
 def _supervised(rows: Sequence[TrainRow]) -> int:
     return sum(len(row.supervised) for row in rows)
-
-
-def weights_dtype(wanted: str, device: str) -> torch.dtype:
-    """What `load_base` holds the weights in."""
-    if wanted != "auto":
-        return getattr(torch, wanted)
-    bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if bf16 else torch.float32
 
 
 def _bytes(model: Any) -> int:

@@ -21,7 +21,14 @@ import torch
 
 from tunelm.errors import ModelError, TrainingError, TunelmError
 from tunelm.models.identity import base_identity
-from tunelm.models.loading import Base, choose_device, load_base, load_tokenizer, resolve_base
+from tunelm.models.loading import (
+    Base,
+    choose_device,
+    load_base,
+    load_tokenizer,
+    resolve_base,
+    weights_dtype,
+)
 from tunelm.rundir import write_json
 from tunelm.training import checkpoints
 from tunelm.training.adapter import (
@@ -34,7 +41,6 @@ from tunelm.training.adapter import (
 )
 from tunelm.training.batches import epoch_batches, steps_by_epoch
 from tunelm.training.job import TrainingJob, read_job
-from tunelm.training.memory_run import weights_dtype
 from tunelm.training.steps import Stepper, TrainRow
 from tunelm.training.timing import TIMING
 from tunelm.training.worker import encode, give_back_at_once, most_tokens, packed
@@ -141,7 +147,7 @@ def _load(job: TrainingJob) -> tuple[Base, bool]:
         shapes: Any = load_shapes(folder, job.model.revision)
         device = choose_device(job.model.device)
         torch.manual_seed(0)
-        dtype = weights_dtype(job.model.dtype, device)
+        dtype = weights_dtype(job.model)
         model = type(shapes)._from_config(shapes.config, dtype=dtype).to(device).eval()
         model.generation_config = shapes.generation_config
         return Base(model, load_tokenizer(job.model), device), True
