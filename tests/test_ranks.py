@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -137,3 +140,20 @@ def test_how_a_machine_trains_does_not_make_another_run_of_it():
     assert several.route_digest("local") == config.route_digest("local")
     assert several.routes["local"] != config.routes["local"]
     assert isinstance(several.routes["local"], LocalSettings)
+
+
+def test_processes_that_two_machines_started_train_together(tiny, alone, tmp_path):
+    """Two starts of torchrun, as on two nodes, that meet at an address of the first."""
+    work = prepared(tmp_path, job(tiny, sharding="full"), TRAIN, DEV)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *["-m", "torch.distributed.run", "--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=two"]
+    ]
+    command += [f"--rdzv-endpoint=localhost:{port}", "-m", "tunelm.training", str(work)]
+    nodes = [
+        subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL) for _ in range(2)
+    ]
+    assert [node.wait(200) for node in nodes] == [0, 0]
+    agree(work, alone)
