@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from tunelm import room
 from tunelm.errors import TrainingError, TunelmError
 
 BEAT_S = 2.0
@@ -22,7 +24,10 @@ _WAIT_S = _GONE_S + 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one training job; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 stopped."""
+    """Run one training job; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 stopped.
+
+    Where there is no room to write, room.EXIT_CODE.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tunelm.training",
         description="Train the adapter that WORK/job.json describes, or go on with it.",
@@ -52,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
+        if room.is_full(error):
+            room.sweep(given.work)
+            print(f"error: {room.why(error)}", file=sys.stderr)
+            return room.EXIT_CODE
         traceback.print_exc()
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -92,15 +101,19 @@ def _take_over(work: Path) -> None:
     until = time.monotonic() + _WAIT_S
     while _alive(heartbeat):
         if time.monotonic() > until:
+            pid, _, host = heartbeat.read_text().partition(" ")
             raise TrainingError(
-                f"{work}: process {heartbeat.read_text()} is training here. Wait, or stop it."
+                f"{work}: process {pid} on {host} is training here. Wait, or stop it."
             )
         time.sleep(0.2)
 
 
 def _alive(heartbeat: Path) -> bool:
     try:
-        pid = int(heartbeat.read_text())
+        pid, _, host = heartbeat.read_text().partition(" ")
+        if host != socket.gethostname():  # a node that died has no processes here to look for
+            return time.time() - heartbeat.stat().st_mtime < _GONE_S
+        pid = int(pid)
         # another start of the same process id: the file is older than the process
         return pid != os.getpid() and (
             psutil.Process(pid).create_time() <= heartbeat.stat().st_mtime
@@ -112,7 +125,7 @@ def _alive(heartbeat: Path) -> bool:
 
 def _start_heartbeat(work: Path) -> None:
     path = work / "heartbeat"
-    path.write_text(str(os.getpid()))
+    path.write_text(f"{os.getpid()} {socket.gethostname()}")
 
     def beat() -> None:
         while True:

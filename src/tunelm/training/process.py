@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tunelm import room
 from tunelm.errors import StoppedError, TrainingError
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -42,6 +43,7 @@ def train(
     Raises:
         StoppedError: `stop` said so, or somebody else; the same call goes on from there.
         TrainingError: with the process's last error.
+        OSError: there was no room to write in `work`; the same call goes on from there.
     """
     command = [sys.executable, "-m", "tunelm.training", str(work), "--parent", str(os.getpid())]
     if scorer is not None:
@@ -75,6 +77,8 @@ def train(
             raise
     if process.returncode == StoppedError.exit_code:
         raise StoppedError(_STOPPED)
+    if process.returncode == room.EXIT_CODE:
+        raise room.no_room(work, _last_error(log))
     if process.returncode != 0:
         raise TrainingError(_reason(process.returncode, log))
     return json.loads((work / "result.json").read_text(encoding="utf-8"))
@@ -113,15 +117,20 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _reason(code: int, log: Path) -> str:
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
     if code < 0:
         return (
             f"the training process was killed by signal {-code}"
             + (", as a machine does that runs out of memory" if code == -9 else "")
             + f". Its log: {log}. The same call goes on from the last checkpoint."
         )
-    before, mark, message = ("\n" + text).rpartition("\nerror: ")
-    if mark:
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    if message := _last_error(log):
         return message
-    last = before.strip().splitlines()[-1:] or ["it said nothing"]
+    last = text.splitlines()[-1:] or ["it said nothing"]
     return f"the training process ended with code {code}: {last[0]}. Its log: {log}."
+
+
+def _last_error(log: Path) -> str | None:
+    text = "\n" + log.read_text(encoding="utf-8", errors="replace").strip()
+    _, mark, message = text.rpartition("\nerror: ")
+    return message if mark else None
