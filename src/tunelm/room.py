@@ -29,8 +29,9 @@ def is_full(error: BaseException) -> bool:
 
 
 def why(error: BaseException) -> str:
-    """What the system says of it."""
-    return next((text for text in _BY_SYSTEM if text in str(error)), _BY_SYSTEM[0])
+    """What the system says of it; PyTorch does not tell."""
+    said = (text for text in _BY_SYSTEM if text in str(error))
+    return next(said, "a file could not be written")
 
 
 def no_room(folder: Path, said: str | None = None) -> OSError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def trials_in_words(run: Path, count: int, pieces: Sequence[Piece]) -> str:
     return f"{count} trials: {', '.join(parts)}"
 
 
-def _named(reasons: dict[int, str | None]) -> str:
+def _named(reasons: Mapping[int, str | None]) -> str:
     shown = [f"{number}: {reason or 'failed'}" for number, reason in list(reasons.items())[:_NAMED]]
     more = [f"and {len(reasons) - _NAMED} more"] if len(reasons) > _NAMED else []
     return "; ".join(shown + more)
