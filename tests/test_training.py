@@ -724,7 +724,7 @@ process.train(Path({str(work)!r}))
 """
     parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     wait_for_checkpoint(parent, work)
-    child = int((work / "heartbeat").read_text())
+    child = int((work / "heartbeat").read_text().split()[0])
     parent.kill()
     parent.wait()
     import psutil

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from tunelm import room
 from tunelm.errors import TrainingError, TunelmError
 from tunelm.training.process import FAILURE
 
@@ -25,7 +27,10 @@ _WAIT_S = _GONE_S + 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one training job; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 stopped."""
+    """Run one training job; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 stopped.
+
+    Where there is no room to write, room.EXIT_CODE.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tunelm.training",
         description="Train the adapter that WORK/job.json describes, or go on with it.",
@@ -55,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     except TunelmError as error:
         return _failed(given.work, error.exit_code, str(error), foreseen=True)
     except Exception as error:
+        if room.is_full(error):
+            room.sweep(given.work)
+            return _failed(given.work, room.EXIT_CODE, room.why(error), foreseen=True)
         traceback.print_exc()
         return _failed(given.work, 1, f"{type(error).__name__}: {error}", foreseen=False)
     return 0
@@ -64,7 +72,7 @@ def _failed(work: Path, code: int, reason: str, *, foreseen: bool) -> int:
     """Say why. Of several processes the first leaves it for the one that started them all."""
     print(f"error: {reason}", file=sys.stderr)
     if "RANK" in os.environ and work.is_dir():
-        with contextlib.suppress(FileExistsError), (work / FAILURE).open("x") as file:
+        with contextlib.suppress(OSError), (work / FAILURE).open("x") as file:
             json.dump({"code": code, "reason": reason, "foreseen": foreseen}, file)
     return code
 
@@ -103,15 +111,19 @@ def _take_over(work: Path) -> None:
     until = time.monotonic() + _WAIT_S
     while _alive(heartbeat):
         if time.monotonic() > until:
+            pid, _, host = heartbeat.read_text().partition(" ")
             raise TrainingError(
-                f"{work}: process {heartbeat.read_text()} is training here. Wait, or stop it."
+                f"{work}: process {pid} on {host} is training here. Wait, or stop it."
             )
         time.sleep(0.2)
 
 
 def _alive(heartbeat: Path) -> bool:
     try:
-        pid = int(heartbeat.read_text())
+        pid, _, host = heartbeat.read_text().partition(" ")
+        if host != socket.gethostname():  # a node that died has no processes here to look for
+            return time.time() - heartbeat.stat().st_mtime < _GONE_S
+        pid = int(pid)
         # another start of the same process id: the file is older than the process
         return pid != os.getpid() and (
             psutil.Process(pid).create_time() <= heartbeat.stat().st_mtime
@@ -123,7 +135,7 @@ def _alive(heartbeat: Path) -> bool:
 
 def _start_heartbeat(work: Path) -> None:
     path = work / "heartbeat"
-    path.write_text(str(os.getpid()))
+    path.write_text(f"{os.getpid()} {socket.gethostname()}")
 
     def beat() -> None:
         while True:

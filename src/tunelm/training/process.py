@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunelm import room
 from tunelm.errors import StoppedError, TrainingError
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -54,6 +55,7 @@ def train(
     Raises:
         StoppedError: `stop` said so, or somebody else; the same call goes on from there.
         TrainingError: with the process's last error.
+        OSError: there was no room to write in `work`; the same call goes on from there.
     """
     command = ["-m", "tunelm.training", str(work), "--parent", str(os.getpid())]
     if scorer is not None:
@@ -149,7 +151,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _error(code: int, work: Path) -> TrainingError:
+def _error(code: int, work: Path) -> TrainingError | OSError:
     """What to raise when training ended with this code."""
     reason, killed = None, None
     if (work / FAILURE).is_file():
@@ -160,21 +162,28 @@ def _error(code: int, work: Path) -> TrainingError:
             killed = _KILLED.search(text)
     if code == StoppedError.exit_code:
         return StoppedError(_STOPPED)
+    if code == room.EXIT_CODE:
+        return room.no_room(work, reason or _last_error(work / LOG))
     if killed:
         return TrainingError(_reason(int(killed[1]), work / LOG))
     return TrainingError(reason or _reason(code, work / LOG))
 
 
 def _reason(code: int, log: Path) -> str:
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
     if code < 0:
         return (
             f"the training process was killed by signal {-code}"
             + (", as a machine does that runs out of memory" if code == -9 else "")
             + f". Its log: {log}. The same call goes on from the last checkpoint."
         )
-    before, mark, message = ("\n" + text).rpartition("\nerror: ")
-    if mark:
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    if message := _last_error(log):
         return message
-    last = before.strip().splitlines()[-1:] or ["it said nothing"]
+    last = text.splitlines()[-1:] or ["it said nothing"]
     return f"the training process ended with code {code}: {last[0]}. Its log: {log}."
+
+
+def _last_error(log: Path) -> str | None:
+    text = "\n" + log.read_text(encoding="utf-8", errors="replace").strip()
+    _, mark, message = text.rpartition("\nerror: ")
+    return message if mark else None
