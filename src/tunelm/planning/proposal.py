@@ -115,12 +115,6 @@ def _summary(known: Known, advice: Advice, priced: Sequence[Way]) -> list[str]:
             f"{money(cheapest.month)} a month at {known.wishes.volume:,.0f} requests, by prices of "
             f"{cheapest.as_of}; whether it is good enough only a comparison says."
         )
-    groups = 0 if known.sample is None else known.sample.groups["test"]
-    if (least := smallest_difference(groups)) is not None:
-        said.append(
-            f"{groups:,} test groups show differences of about {100 * least:.0f} points and more; "
-            "of smaller ones the comparison will say that it cannot tell."
-        )
     return said
 
 
@@ -176,7 +170,6 @@ def _models(known: Known) -> dict[str, Any]:
         ],
         "only_qlora": list(found.only_qlora),
         "others": list(found.others),
-        "doubts": [c.model.name for c in found.top if c.model.doubtful()],
         "timed": SPEED if any(c.hours is not None for c in found.top) else "",
     }
 

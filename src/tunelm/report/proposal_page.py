@@ -27,7 +27,6 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "tokens": ("train tokens", "prompt tokens"),
     "trained": ("trainable parameters",),
     "calls": ("calls",),
-    "money": ("usd",),
     "score": ("score",),
 }
 """The columns of the page's table of forecasts, and the quantities that each may hold."""
@@ -47,7 +46,7 @@ def proposal_page(proposal: Mapping[str, Any]) -> str:
         against=[{"way": row["way"], "why": _first(row["why"])} for row in method["against"]],
         others=_other_metrics(evaluation),
         forecasts=forecasts_by_route(proposal),
-        unknown=unknown_forecasts(proposal, (*_COLUMNS["time"], "score")),
+        unknown=unknown_forecasts(proposal, ("seconds",)),
         prices=price_rows(proposal["costs"]["rows"]),
         example=None if data is None else json.dumps(data["example"], ensure_ascii=False, indent=2),
     )
@@ -108,9 +107,9 @@ def constraint_lines(rows: Sequence[Mapping[str, str]]) -> list[str]:
         if value == "not said":
             said["Not said"].append(f"{what} ({flag})")
         elif flag != how:
-            said["Assumed"].append(f"{what} {value} ({flag})")
+            said["Assumed"].append(f"{what} = {value} ({flag})")
         else:
-            said["Given"].append(f"{what} {value}" + ("" if how == "you" else f" ({how})"))
+            said["Given"].append(f"{what} = {value}" + ("" if how == "you" else f" ({how})"))
     return [f"{kind}: {'; '.join(parts)}." for kind, parts in said.items() if parts]
 
 
@@ -166,20 +165,19 @@ def forecasts_by_route(proposal: Mapping[str, Any]) -> Rows:
 
 
 def _cell(found: Mapping[str, Any]) -> str:
-    value = quantity(found["value"], found["unit"])
-    if found["quantity"] in ("trainable parameters", "train tokens", "calls"):
-        value = count(found["value"])
-    if found["quantity"] == "score":
-        value = points(found["value"])
-        low, high = points(found["low"]), points(found["high"])
-        return f"{value} {found['unit']} ({low} to {high}; {found['method']})"
-    interval = _interval(found)
     method = re.split(r"[:(;,]| at ", found["method"])[0].strip()
-    if interval.startswith("none") or interval == "-":
-        return f"{value} ({method})"
-    if found["low"] == 0 and found["high"] == found["value"]:
-        return f"{value} at most ({method})"
-    return f"{value} ({interval}; {method})"
+    value, low, high = found["value"], found["low"], found["high"]
+    if found["quantity"] == "score":
+        return f"{points(value)} {found['unit']} ({points(low)} to {points(high)}; {method})"
+
+    def shown(number: float) -> str:
+        return quantity(number, found["unit"]) if found["unit"] in ("s", "bytes") else count(number)
+
+    if low == 0 and high in (None, value):
+        return f"{shown(value)} at most ({method})"
+    if None in (low, high) or low == high:
+        return f"{shown(value)} ({method})"
+    return f"{shown(value)} ({shown(low)} to {shown(high)}; {method})"
 
 
 def forecast_table(proposal: Mapping[str, Any]) -> Rows:
