@@ -12,6 +12,7 @@ from tunelm.planning.reckon import NO_MACHINE
 UNKNOWN = "unknown"
 PLOT, TORNADO = "cost.svg", "cost-sensitivity.svg"
 
+CENT = 0.01
 _LEAST = 1e-6
 """Dollars below which digits tell nobody anything."""
 
@@ -97,7 +98,7 @@ def _of_the_choice(analysis: Analysis) -> list[str]:
     if chosen["month_usd"] is not None:
         return [f"The comparison chose {chosen['name']}, which costs {money(chosen['month_usd'])}."]
     told = [
-        f"{money(usd)} a month on {case['name']}"
+        f"{_cents(usd)} a month on {case['name']}"
         for case in analysis["cases"]
         if (usd := case["month_usd"].get(chosen["name"])) is not None
     ]
@@ -147,6 +148,11 @@ def _score(value: float | None, best: float | None) -> str:
     return f"{value:.3f}" if best is None else f"{100 * value / best:.1f}"
 
 
+def _cents(usd: float) -> str:
+    """Dollars of an example, to the cent."""
+    return money(usd) if usd >= CENT else f"under ${CENT:.2f}"
+
+
 def _known_columns(rows: Rows) -> Rows:
     """The columns in which anything is known of any route."""
     names = list(rows[0]) if rows else []
@@ -161,7 +167,7 @@ def case_rows(analysis: Analysis) -> Rows:
             "case": case["name"],
             "price": case["price"],
             **{
-                f"{name}, a month": "-" if usd is None else money(usd)
+                f"{name}, a month": "-" if usd is None else _cents(usd)
                 for name, usd in case["month_usd"].items()
             },
             "option": case["option"],
