@@ -255,6 +255,8 @@ def passing_rows(analysis: Analysis) -> Rows:
 
 def _passing(found: Mapping[str, Any], route: Mapping[str, Any]) -> str:
     if found["usd"] is None:
+        if found["share"] == 0:
+            return "none passed"
         if found["why"] == route["why"]:  # said of the route itself
             return UNKNOWN
         return f"{UNKNOWN}: {found['why'].removeprefix('unknown: ')}" if found["why"] else UNKNOWN
@@ -391,7 +393,9 @@ def markdown(analysis: Analysis) -> str:
             lines += [f"![Cost a month by volume]({PLOT})", ""]
         if rows_of is sensitivity_rows and rows:
             lines += [f"![What moves the lead of the cheapest route]({TORNADO})", ""]
-        if rows_of is passing_rows and rows:
+        if rows_of is passing_rows and any(
+            r["passing"]["low"] is not None for r in _rivals(analysis)
+        ):
             lines += [f"Intervals of 95%: {analysis['interval']}.", ""]
     lines += ["## How it is reckoned", "", "```", analysis["formula"].rstrip(), "```", "", LEFT_OUT]
     return "\n".join(lines) + "\n"
