@@ -34,6 +34,7 @@ from tunelm.report.read import EVALUATED, NEUTRAL, TALKS_FILE
 from tunelm.routes import KINDS, make_route
 from tunelm.routes.base import EVERY, FitContext, Route, Upstream, no_progress
 from tunelm.rundir import RunDir, default_out, peak_memory, read_json, write_json, write_text
+from tunelm.scoring.checks import require_checks
 from tunelm.scoring.continuation import as_continuation
 from tunelm.scoring.dialogue_metrics import TALKS
 from tunelm.scoring.metrics import get_metric, metric_to_fit, metrics_for
@@ -110,7 +111,12 @@ def with_built_data(config: Config) -> Config:
 
 
 def require_metric(config: Config) -> None:
-    """Raise ConfigError where the primary metric is unknown, or none of this kind of task."""
+    """What can be said of the metrics before anything is trained.
+
+    Raises:
+        ConfigError: the primary metric is unknown, or none of this kind of task.
+        PrerequisiteError: the task's checks need what is not installed.
+    """
     name, kind = config.compare.primary_metric, config.task.kind
     get_metric(name)
     valid = metrics_for(kind, checks=config.task.checks)
@@ -119,6 +125,7 @@ def require_metric(config: Config) -> None:
             f"compare.primary_metric = {name!r} is no metric of a task of kind {kind!r}. "
             f"Valid: {', '.join(valid)}."
         )
+    require_checks(config.task.checks)
 
 
 def reader_for(kind: str) -> Reader:
