@@ -76,10 +76,10 @@ class Fleet:
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], address: Address, backoff_s: float = BACKOFF_S
+        self, endpoints: Sequence[Endpoint], address: Address, backoff_s: float | None = None
     ) -> None:
         self.address = address
-        self.backoff_s = backoff_s
+        self.backoff_s = BACKOFF_S if backoff_s is None else backoff_s
         self.variable = endpoints[0].variable
         self.members = [Member(endpoint) for endpoint in endpoints]
         self._change = threading.Condition()
