@@ -129,7 +129,8 @@ def answer_in_processes(
     """
     chunks = chunks_of(parts, folder)
     missing = [chunk for chunk in chunks if chunk.answers(folder) is None]
-    if len(missing) < 2 and len(missing) == len(chunks):
+    begun = len(missing) < len(chunks)
+    if not begun and sum(len(chunk.rows) for chunk in chunks) <= CHUNK:
         return None
     (folder / FOLDER).mkdir(exist_ok=True)
     count = min(processes, len(missing))
