@@ -26,7 +26,7 @@ LAYERS = [
     ["routes"],
     ["planning"],
     ["report"],
-    ["evaluate", "pipeline", "study", "target", "score_file", "doctor", "chat"],
+    ["evaluate", "shards", "pipeline", "study", "target", "score_file", "doctor", "chat"],
     ["cluster"],
     ["server", "cli", "testing", "testing_finetune"],
 ]

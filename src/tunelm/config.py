@@ -106,6 +106,8 @@ class CompareConfig(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     conversations: Annotated[int, Field(ge=0)] = 240
     """Of a task of dialogues: most conversations with simulated students, on dev and on test."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many answer the rows of a model on this machine, each with a copy of it."""
     forecasts: Path | None = None
     """What `tunelm plan` forecast of the routes: a file, which goes into the run's plans."""
 
