@@ -1,7 +1,7 @@
 # make demo    install, and run the main job on the bundled task and model, offline
 # make test    install, and run the tests
 # make check   format, lint, types, architecture: clean before each commit
-# make test-slurm  jobs on a real Slurm cluster of one node
+# make test-slurm  jobs on a real Slurm cluster of one node, the bundled task among them
 # make nano    train the bundled models from scratch (hours)
 #
 # EXTRA_INDEX=URL adds a package index, for PyTorch's own CPU or CUDA builds.
@@ -23,7 +23,8 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 test-slurm: $(VENV)/installed
-	$(BIN)/python -m pytest tests/test_cluster.py
+	$(BIN)/python -m pytest tests/test_cluster.py tests/test_cluster_study.py tests/test_cluster_faults.py
+	$(BIN)/python -m tests.bundled_on_slurm
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

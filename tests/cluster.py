@@ -1,17 +1,30 @@
-"""A real Slurm cluster of one node for the tests: controller, worker, no database, no munge."""
+"""A real Slurm cluster of one node for the tests: controller, worker, no database, no munge.
+
+And what the tests of it share: jobs submitted through the command line, and waited for.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+from click.testing import CliRunner, Result
 
+from tunelm.cli import cli
+from tunelm.cluster.jobs import job_of
+
+LONGEST_S = 200
 UNPACKED = Path(__file__).parents[1] / "build" / "slurm"
 PACKAGES = (
     *("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge", "libmunge2"),
@@ -77,24 +90,40 @@ class Cluster:
             encoding="utf-8",
         )
         os.environ["SLURM_CONF"] = str(self.config)
+        self.controller = _started(["slurmctld", "-c", "-D", "-f", str(self.config)])
+        self.start_node()
+
+    def start_node(self) -> None:
+        """Start the node's worker, and wait until the controller takes jobs for it."""
         step = next(iter(UNPACKED.rglob("slurmstepd*")), None)
-        daemon = ["slurmd", "-c", "-D", "-f", str(self.config), "-N", self.host]
-        self.running = [
-            subprocess.Popen(
-                [*command],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                preexec_fn=_hears_ctrl_c,
-            )
-            for command in (
-                ["slurmctld", "-c", "-D", "-f", str(self.config)],
-                daemon if step is None else [*daemon, "-d", str(step)],
-            )
-        ]
+        own = ["-d", str(step)] if step is not None else []
+        self.worker = _started(
+            ["slurmd", "-c", "-D", "-f", str(self.config), "-N", self.host, *own]
+        )
         self._wait()
 
+    def kill_node(self) -> None:
+        """The node dies: its worker and all that it ran are gone in an instant."""
+        # a job's processes are the worker's grandchildren by way of a daemon of their own
+        gone = [*psutil.Process(self.worker.pid).children(recursive=True)]
+        gone += [p for p in psutil.process_iter() if self._runs_here(p)]
+        for process in [psutil.Process(self.worker.pid), *gone]:
+            if process.is_running():
+                process.kill()
+        self.worker.wait(timeout=20)
+        down = ["scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=it died"]
+        subprocess.run(down, check=True)
+
+    def _runs_here(self, process: psutil.Process) -> bool:
+        """Whether a process is one of a job of this cluster, or the daemon that started it."""
+        try:
+            own = process.environ()
+        except psutil.Error:
+            return False
+        return own.get("SLURM_CONF") == str(self.config) and "SLURM_JOB_ID" in own
+
     def _wait(self) -> None:
-        for _ in range(60):
+        for _ in range(120):
             said = subprocess.run(
                 ["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False
             )
@@ -106,7 +135,7 @@ class Cluster:
 
     def now(self, job: str) -> None:
         """Let a requeued job run at once; Slurm would let it rest for two minutes."""
-        for _ in range(100):
+        for _ in range(150):
             state = subprocess.run(
                 ["scontrol", "show", "job", "-o", job], capture_output=True, text=True, check=True
             ).stdout
@@ -116,31 +145,126 @@ class Cluster:
             time.sleep(0.2)
         raise AssertionError(f"job {job} was not put back into the queue: {state}")
 
+    def preempt(self, folder: Path) -> None:
+        """A job of higher priority that takes all cores for a second."""
+        script = folder / "urgent.sh"
+        script.write_text("#!/bin/bash\nsleep 1\n", encoding="utf-8")
+        urgent = ["sbatch", "-p", "high", "-c", str(cores()), "-o", "/dev/null", str(script)]
+        subprocess.run(urgent, check=True, capture_output=True)
+
     def stop(self) -> None:
         """End the daemons and what they started."""
         subprocess.run(["scancel", "-u", _user()], capture_output=True, check=False)
-        for process in reversed(self.running):
+        for process in (self.worker, self.controller):
             process.terminate()
-        for process in self.running:
-            process.wait(timeout=20)
+        for process in (self.worker, self.controller):
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:  # it waits for a job that is slow to end
+                process.kill()
+                process.wait()
 
 
-def _hears_ctrl_c() -> None:
-    """What was started in the background is deaf to it, and so would the jobs be."""
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_as_daemon,
+    )
+
+
+def _as_daemon() -> None:
+    """It hears Ctrl-C, to which what begins in the background is deaf, and so would the jobs be.
+
+    And it does not outlive its parent, however that ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def start_cluster(folder: Path) -> Cluster:
+def bring_up(folder: Path) -> Cluster:
     """A cluster of the Slurm on this machine, or of Debian's packages unpacked into build/.
 
-    Skips the test where there is neither.
+    Raises OSError where there is neither, or it does not come up.
     """
     if shutil.which("slurmctld") is None and not _unpack():
-        pytest.skip("no Slurm here, and Debian's packages cannot be fetched")
+        raise OSError("no Slurm here, and Debian's packages cannot be fetched")
+    return Cluster(folder)
+
+
+def running(folder: Path) -> Iterator[Cluster]:
+    """For a fixture: a cluster, and the environment as it was before; skips where none comes up."""
+    before = dict(os.environ)
     try:
-        return Cluster(folder)
+        found = bring_up(folder)
     except OSError as error:
-        pytest.skip(f"Slurm does not come up here: {error}")
+        pytest.skip(f"no cluster comes up here: {error}")
+    yield found
+    found.stop()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def tunelm(*words: object) -> Result:
+    """The command line."""
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+def submit(task: Path, run: Path, *more: object) -> str:
+    """Submit a task; the job's id."""
+    result = tunelm("submit", task, "--out", run, "--time", "30", *more)
+    assert result.exit_code == 0, result.output
+    return job_of(run).id
+
+
+def wait_for(run: Path, *states: str) -> Any:
+    """A run's last job once it is in one of these states."""
+
+    def reached() -> Any:
+        job = job_of(run)
+        state = job.state.state if job.state else ""
+        if state in ("FAILED", "CANCELLED") and state not in states:
+            raise AssertionError(f"{job.said}\n{_log(run)}")
+        return job if state in states else None
+
+    return until(reached, lambda: f"{job_of(run).states}\n{_log(run)}")
+
+
+def until(found: Callable[[], Any], told: Callable[[], str] = str) -> Any:
+    """What `found` gives once that is something."""
+    end = time.monotonic() + LONGEST_S
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        time.sleep(0.2)
+    raise AssertionError(told())
+
+
+def wait_for_training(run: Path, folder: str = "routes/local/seed-0") -> None:
+    """Until a few steps are done."""
+    events = run / folder / "training" / "events.jsonl"
+    until(
+        lambda: events.is_file() and events.read_text("utf-8").count('"step"') >= 3,
+        lambda: _log(run),
+    )
+
+
+def cores() -> int:
+    """Those of the node: a job that has them all runs alone."""
+    return os.cpu_count() or 1
+
+
+def scores(run: Path) -> dict[str, Any]:
+    """The scores of each route."""
+    report = json.loads((run / "report.json").read_text("utf-8"))
+    return {route["name"]: route["scores"] for route in report["routes"]}
+
+
+def _log(run: Path) -> str:
+    logs = sorted((run / "slurm").glob("*.log"))
+    return "\n".join(f"{log.name}:\n{log.read_text('utf-8')[-2000:]}" for log in logs)
 
 
 def _unpack() -> bool:

@@ -17,7 +17,7 @@ HEAVY = {"torch", "transformers", "peft", "dspy", "litellm", "fastapi", "pandas"
 # A module imports from its own layer and those above it in this list, never from below.
 LAYERS = [
     ["errors", "types"],
-    ["config", "route_settings", "rundir", "cells", "price_list", "prices", "providers"],
+    ["config", "route_settings", "rundir", "room", "cells", "price_list", "prices", "providers"],
     ["data"],
     ["models"],
     ["training"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["routes"],
     ["planning"],
     ["report"],
-    ["evaluate", "pipeline", "study", "target", "score_file", "doctor", "chat"],
+    ["evaluate", "shards", "pipeline", "study", "target", "score_file", "doctor", "chat"],
     ["cluster"],
     ["server", "cli", "testing", "testing_finetune"],
 ]

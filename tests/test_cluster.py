@@ -2,75 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from tests.cluster import Cluster, start_cluster
-from tunelm.cli import cli
+from tests.cluster import (
+    Cluster,
+    running,
+    scores,
+    submit,
+    tunelm,
+    wait_for,
+    wait_for_training,
+)
 from tunelm.cluster.jobs import job_of
 from tunelm.cluster.request import parse_time
 from tunelm.cluster.slurm import Partition, check_request
 from tunelm.cluster.words import WAITS
 from tunelm.errors import ConfigError
 
-LONGEST_S = 150
-
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    before = dict(os.environ)
-    found = start_cluster(tmp_path_factory.mktemp("slurm"))
-    yield found
-    found.stop()
-    os.environ.clear()
-    os.environ.update(before)
-
-
-def tunelm(*words: object) -> Result:
-    return CliRunner().invoke(cli, [str(word) for word in words])
-
-
-def submit(task: Path, run: Path, *more: object) -> str:
-    result = tunelm("submit", task, "--out", run, "--time", "30", *more)
-    assert result.exit_code == 0, result.output
-    return job_of(run).id
-
-
-def wait_for(run: Path, *states: str) -> Any:
-    end = time.monotonic() + LONGEST_S
-    while time.monotonic() < end:
-        job = job_of(run)
-        if job.state is not None and job.state.state in states:
-            return job
-        if job.state is not None and job.state.state == "FAILED":
-            break
-        time.sleep(0.3)
-    log = job.log.read_text("utf-8") if job.log.is_file() else ""
-    raise AssertionError(f"{job.state}\n{log}")
-
-
-def wait_for_training(run: Path) -> None:
-    """Until a few steps are done."""
-    end = time.monotonic() + LONGEST_S
-    events = run / "routes" / "local" / "seed-0" / "training" / "events.jsonl"
-    while time.monotonic() < end:
-        if events.is_file() and events.read_text("utf-8").count('"step"') >= 3:
-            return
-        time.sleep(0.1)
-    raise AssertionError(job_of(run).log.read_text("utf-8"))
-
-
-def scores(run: Path) -> dict[str, Any]:
-    report = json.loads((run / "report.json").read_text("utf-8"))
-    return {route["name"]: route["scores"] for route in report["routes"]}
+    yield from running(tmp_path_factory.mktemp("slurm"))
 
 
 @pytest.fixture
@@ -103,10 +60,7 @@ def test_a_preempted_job_goes_on_and_ends_with_the_same_scores(
     run, here = tmp_path / "there", tmp_path / "here"
     number = submit(longer, run, "--partition", "low", "--cpus", os.cpu_count())
     wait_for_training(run)
-    script = tmp_path / "urgent.sh"
-    script.write_text("#!/bin/bash\nsleep 1\n", encoding="utf-8")
-    urgent = ["sbatch", "-p", "high", "-c", str(os.cpu_count()), "-o", "/dev/null", str(script)]
-    subprocess.run(urgent, check=True, capture_output=True)
+    cluster.preempt(tmp_path)
     cluster.now(number)
     job = wait_for(run, "COMPLETED")
     assert job.state.restarts == 1

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from datetime import date, timedelta
@@ -520,6 +521,53 @@ def test_what_a_run_measured_is_what_is_priced(run: Path, tmp_path: Path):
     assert {p["source"] for p in found["prices"]} == {"the prices given in the task file"}
     assert all(p["as_of"] for p in found["prices"])
     assert its(found, "constant")["control"]
+
+
+def test_without_a_price_of_the_machine_all_that_is_known_is_said(run: Path, tmp_path: Path):
+    found = analysed(run, "--out", tmp_path)
+    report = json.loads((run / "report.json").read_text())
+    local = its(found, "local")
+    scores = next(r for r in report["routes"] if r["name"] == "local")["scores"]["exact_match"]
+    assert local["passing"]["share"] == local["score"] == scores["value"]
+    assert (local["passing"]["n"], local["passing"]["usd"]) == (scores["n"], None)
+    assert local["seconds_a_month"] == pytest.approx(1000 * local["seconds"])
+    faster = its(analysed(run, "--out", tmp_path, "--speed", 4), "local")
+    assert faster["seconds_a_month"] == pytest.approx(250 * local["seconds"])
+    assert local["month_usd"] is None
+    cases = {case["option"]: case["month_usd"] for case in found["cases"]}
+    for option, usd in cases.items():
+        again = analysed(run, "--out", tmp_path, *shlex.split(option))
+        for name in ("baseline", "local"):
+            assert usd[name] == pytest.approx(its(again, name)["month_usd"])
+        assert again["cases"] == []
+    assert len(cases) == 3
+    page = (tmp_path / "cost.md").read_text()
+    assert "exact_match" in page
+
+
+def test_what_answers_without_a_model_is_rented_and_hosted_nowhere(run: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    copy_with(run, folder, primary="exact_match")
+    report = json.loads((folder / "report.json").read_text())
+    for route in report["routes"]:
+        if route["name"] == "local":
+            route["kind"] = "rule"
+    report["winner"]["name"] = "local"
+    report["routes"] = [r for r in report["routes"] if r["name"] != "api"]
+    (folder / "report.json").write_text(json.dumps(report))
+    found = analysed(folder)
+    rule = its(found, "local")
+    assert rule["model"] == "no language model"
+    priced = [case["month_usd"]["local"] for case in found["cases"]]
+    assert priced[0] is not None
+    assert priced[1:] == [None, None]
+    told = invoke(folder).stdout
+    assert "nobody has said what it costs" in told
+    assert "the comparison's choice, local: " in told
+    hosted = its(analysed(folder, "--price-as", "openai/gpt-4o-mini"), "local")
+    assert (hosted["as_if"], hosted["month_usd"]) == (None, None)
+    rented = analysed(folder, "--gpu-usd-per-hour", 1)
+    assert any("without a language model" in w for w in rented["warnings"])
 
 
 def test_passing_answers_of_a_share_and_by_a_threshold(run: Path, tmp_path: Path):

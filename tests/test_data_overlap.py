@@ -10,7 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from tunelm.cli import cli
+from tunelm.data.contamination import contamination
 from tunelm.data.overlap import Document, documents, find_overlaps
+from tunelm.data.split import Split
+from tunelm.types import Example, Message
 
 from .test_data_check import answer, chat, jsonl, qa, question, run, words
 
@@ -149,3 +152,19 @@ def test_the_command_names_the_shared_problems_of_a_file_it_knows_nothing_of(tmp
     _, report = run(few, "--against", problems)
     assert overlaps(report)
     assert all(str(problems) in f["found"] for f in report["faults"] if f["code"] == "overlap")
+
+
+def test_what_test_rows_share_is_told_apart_by_question_and_answer():
+    def row(name: str, asked: str, said: str) -> Example:
+        return Example(name, (Message("user", asked),), (said,), name)
+
+    phrase, passage = words(14, "phrase"), words(15, "passage")
+    train = [row("a", words(20, "one"), phrase), row("b", f"Read: {passage}", "yes")]
+    test = [
+        row("c", words(20, "two"), f"Well, {phrase}"),
+        row("d", f"Once more: {passage}", "no"),
+        row("e", words(20, "three"), "none"),
+    ]
+    found = contamination(Split(tuple(train), (), tuple(test)))
+    assert (found["rows"], found["asked"], found["of"]) == (2, 1, 3)
+    assert [(r["test_id"], r["train_id"]) for r in found["found"]] == [("d", "b"), ("c", "a")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import tunelm
 from tunelm.cli import cli
 from tunelm.config import TASKS, load_config
 from tunelm.data.read import parse_row, read_rows
@@ -331,3 +332,12 @@ def test_without_ruff_the_style_is_not_guessed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tunelm.scoring.docstring_style.find_spec", lambda name: None)
     with pytest.raises(PrerequisiteError, match=r"pip install 'tunelm\[code\]'"):
         found_facts([row()], [GOLD])
+
+
+def test_that_ruff_is_missing_is_said_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("tunelm.scoring.docstring_style.find_spec", lambda name: None)
+    with pytest.raises(PrerequisiteError, match=r"pip install 'tunelm\[code\]'"):
+        tunelm.compare("docstrings", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

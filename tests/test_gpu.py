@@ -27,7 +27,7 @@ from tunelm.cli import cli
 from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, PrerequisiteError, TrainingError
 from tunelm.models import quantized
-from tunelm.models.loading import load_base, weights_dtype
+from tunelm.models.loading import explained_dtype, load_base
 from tunelm.models.local import open_local
 from tunelm.route_settings import LocalSettings
 from tunelm.training import machine, worker
@@ -245,15 +245,17 @@ def test_bfloat16_where_the_gpu_computes_in_it(monkeypatch: pytest.MonkeyPatch):
     def asked(including_emulation: bool = True) -> bool:
         return including_emulation  # as on a card before Ampere
 
+    monkeypatch.setattr("tunelm.models.loading.choose_device", lambda wanted: wanted)
+    on_gpu = ModelConfig(device="cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", asked)
-    assert weights_dtype("auto", "cuda") == (
+    assert explained_dtype(on_gpu) == (
         torch.float32,
         "this GPU has no bfloat16, and float16 overflows",
     )
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    assert weights_dtype("auto", "cuda")[0] == torch.bfloat16
-    assert weights_dtype("float32", "cuda")[0] == torch.float32
-    assert weights_dtype("auto", "cpu")[0] == torch.float32
+    assert explained_dtype(on_gpu)[0] == torch.bfloat16
+    assert explained_dtype(ModelConfig(device="cuda", dtype="float32"))[0] == torch.float32
+    assert explained_dtype(ModelConfig(device="cpu"))[0] == torch.float32
 
 
 def test_the_mask_has_the_type_of_attention_and_rows_a_multiple_of_eight_apart():
@@ -356,7 +358,9 @@ def test_an_adapter_of_four_bits_on_the_unquantized_base_answers_with_a_warning(
     assert answer.error is None
 
 
-def test_qlora_of_texts_is_refused():
+def test_qlora_of_texts_and_of_shards_is_refused():
+    with pytest.raises(ValueError, match='take sharding = "none"'):
+        LocalSettings(method="qlora", sharding="full")
     with pytest.raises(ValueError, match="qlora is for chats"):
         TrainingJob(model=ModelConfig(), settings=LocalSettings(method="qlora"), text=True)
 

@@ -37,6 +37,8 @@ from tunelm.judging.labels import Labelled, order_of, read_labels
 from tunelm.judging.open import open_judge
 from tunelm.types import Example, Message
 
+from .test_judge_llm import labels_file as people_said
+from .test_judge_llm import make_run
 from .test_retrieval import BOOK, SPOKEN, make_embedder
 
 pytest.importorskip("sklearn")
@@ -797,6 +799,39 @@ def test_rows_that_the_judge_was_trained_on_are_left_out_and_counted(
     args = ["judge", "check", str(early), str(labels_file), "--target", "asks"]
     done = CliRunner().invoke(cli, args, catch_exceptions=False)
     assert "whether it was trained on these is unknown" in done.output
+
+
+def test_scores_are_not_corrected_by_labels_that_the_judge_was_trained_on(tmp_path: Path):
+    from tunelm.judging.train import train_judge
+
+    run = make_run(tmp_path / "run")
+    taught = people_said(tmp_path / "taught.jsonl")
+    own = people_said(tmp_path / "own.jsonl", run)
+    both = tmp_path / "both.jsonl"
+    both.write_text(taught.read_text() + own.read_text())
+    rows = read_labels(taught, "actionability")
+    train_judge(rows, "actionability", tmp_path / "judge", folds=2)
+
+    def rate(labels: Path, name: str, judge: str = "judge") -> Any:
+        args = ["judge", "rate", str(tmp_path / judge), str(run), "--labels", str(labels)]
+        return CliRunner().invoke(cli, [*args, "--name", name, "--quiet"])
+
+    mixed = rate(both, "mixed")
+    assert mixed.exit_code == 0, mixed.output
+    assert f"left out: {len(rows)} of {len(rows) + 60} labels, on which" in mixed.output
+    assert "left out" not in rate(own, "fresh").output
+    found = [json.loads((run / "judged" / f"{n}.json").read_text()) for n in ("mixed", "fresh")]
+    assert found[0]["labels"] == {"given": len(rows) + 60, "trained_on": len(rows)}
+    assert found[0]["routes"] == found[1]["routes"]  # the same correction by the same labels
+    assert found[0]["agreement"] == found[1]["agreement"]
+    refused = rate(taught, "none")
+    assert isinstance(refused.exception, DataError)
+    assert f"was trained on all of the {len(rows)} replies" in str(refused.exception)
+    shutil.copytree(tmp_path / "judge", tmp_path / "early")  # as earlier versions wrote it
+    about = json.loads((tmp_path / "early" / "judge.json").read_text(encoding="utf-8"))
+    del about["row_hashes"]
+    (tmp_path / "early" / "judge.json").write_text(json.dumps(about), encoding="utf-8")
+    assert "trained on these labels is unknown" in rate(taught, "early", "early").output
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published sets are not there")

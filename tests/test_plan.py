@@ -33,8 +33,9 @@ from .conftest import make_task, write_rows
 
 TODAY = date(2026, 11, 21)
 SIX = ("edu-qa", "edu-dialogue", "support-email", "docstrings", "faq-decline", "headlines")
-THERE = [name for name in SIX if (TASKS / f"{name}.toml").is_file()]
 ROW = Load(120, 40, 2)
+MOST_WORDS = 1500
+"""Three pages."""
 
 
 def plan(*args: object) -> Result:
@@ -93,19 +94,53 @@ def test_a_plan_counts_the_rows_as_the_comparison_does(edu_qa: tuple[dict[str, A
 def test_the_page_reads_as_a_document(edu_qa: tuple[dict[str, Any], Path]):
     proposal, folder = edu_qa
     page = (folder / "proposal.md").read_text(encoding="utf-8")
+    appendix = (folder / "appendix.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (\d)\. ", page, flags=re.M)
     assert headings == [str(n) for n in range(1, 9)]
-    assert "None" not in page
-    assert "{{" not in page
-    assert "nan" not in page.lower().split()
+    for text in (page, appendix):
+        assert "None" not in text
+        assert "{{" not in text
+        assert "nan" not in text.lower().split()
+        for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
+            widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().splitlines()}
+            assert len(widths) == 1, table
     for sentence in proposal["summary"]:
         assert sentence in page
-    for table in re.findall(r"(?:^\|.*\n)+", page, flags=re.M):
-        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().splitlines()}
-        assert len(widths) == 1, table
     example = re.search(r"```json\n(.*?)```", page, flags=re.S)
     assert example
     assert json.loads(example[1]) == proposal["data"]["example"]
+
+
+def test_the_page_is_of_three_pages_and_the_appendix_has_the_rest(
+    edu_qa: tuple[dict[str, Any], Path],
+):
+    proposal, folder = edu_qa
+    page = (folder / "proposal.md").read_text(encoding="utf-8")
+    appendix = (folder / "appendix.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"\w[^\s|]*", page)) <= MOST_WORDS
+    for way in {row["way"] for row in proposal["method"]["order"]}:
+        assert page.count(f"| {way} |") == 1
+    for row in proposal["method"]["order"] + proposal["method"]["against"]:
+        assert all(row[part] in appendix for part in ("why", "source", "what would change it"))
+    for row in proposal["method"]["settings"]:
+        assert f"`{row['setting']}` {row['value']}" in page
+        assert row["source"] in appendix
+    assert f"`{proposal['evaluation']['primary']}` decides" in page
+    for row in proposal["evaluation"]["metrics"]:
+        assert row["metric"].split()[0] in page
+        assert row["measures"] in appendix
+    for row in proposal["models"]["top"]:
+        assert f"| {row['model']} | {row['size']} |" in page
+        assert row["source"] in appendix
+    for row in proposal["models"]["fell"]:
+        assert row["which"] in appendix
+    assert all(row["way"] in appendix for row in proposal["costs"]["rows"])
+    known = [f for f in proposal["forecasts"] if f["value"] is not None]
+    assert all(f"| {f['route']} | {f['quantity']} |" in appendix for f in known)
+    trained = next(f for f in known if f["quantity"] == "trainable parameters")
+    assert f"{trained['value']:,.0f} (exact)" in page
+    assert "volume = 20,000 requests a month;" in page
+    assert "Not said: budget (--budget)" in page
 
 
 def test_no_number_is_without_a_source_or_a_method(edu_qa: tuple[dict[str, Any], Path]):
@@ -135,7 +170,7 @@ def test_no_number_is_without_a_source_or_a_method(edu_qa: tuple[dict[str, Any],
         assert all(estimate["method"] for estimate in route["forecasts"].values())
 
 
-@pytest.mark.parametrize("name", THERE)
+@pytest.mark.parametrize("name", SIX)
 @pytest.mark.usefixtures("no_dry_run")
 def test_every_bundled_task_has_a_plan_that_can_be_carried_out(name: str, tmp_path: Path):
     proposal = planned(tmp_path / "plan", name)

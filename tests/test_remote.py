@@ -17,8 +17,8 @@ from tunelm.models import open_model, remote_name
 from tunelm.models.address import key_variable, parse_address, read_key
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Prices, Wallet, spent_before
-from tunelm.models.endpoint import Endpoint
-from tunelm.models.remote import CALLS_AT_ONCE, TRIES, RemoteModel, open_remote
+from tunelm.models.endpoint import CALLS_AT_ONCE, Endpoint
+from tunelm.models.remote import TRIES, RemoteModel, open_remote
 from tunelm.route_settings import BaselineSettings
 from tunelm.routes.base import FitContext
 from tunelm.routes.baseline import BaselineRoute

@@ -647,6 +647,41 @@ def test_report_json_is_strict_json_and_equals_what_is_returned(maker: RunMaker)
     assert pair(report, "local", "baseline")["verdict"] == "not distinguishable"
 
 
+def test_words_shared_with_train_rows_are_told_apart_by_where_they_stand(maker: RunMaker) -> None:
+    found = [{"test_id": "test-1", "train_id": "train-4", "piece": "a long piece of thirteen"}]
+    maker.route("baseline", wordy)
+    maker.split["contamination"] = {"rows": 5, "asked": 2, "of": 80, "found": found}
+    (told,) = [t for t in build_report(maker.done())["warnings"] if "13 words" in t]
+    assert told.startswith("2 of 80 test rows share 13 words in a row, or a whole short question")
+    assert "scores are too good" in told
+    assert told.endswith("3 more do so in the answer alone, as set phrases do.")
+    maker.split["contamination"] = {"rows": 5, "asked": 0, "of": 80, "found": found}
+    (told,) = [t for t in build_report(maker.done())["warnings"] if "13 words" in t]
+    assert "in the answer alone, and none in what is asked" in told
+    assert "too good" not in told
+    maker.split["contamination"] = {"rows": 0, "asked": 0, "of": 80, "found": []}
+    assert not any("13 words" in t for t in build_report(maker.done())["warnings"])
+
+
+def test_the_baseline_as_runner_up_is_named_once(maker: RunMaker) -> None:
+    maker.route("baseline", wrong)
+    maker.route("local", gold)
+    assert "The runner-up on dev is the baseline itself." in build_report(maker.done())["verdict"]
+    maker.routes.pop("baseline")
+    maker.route("plain", wrong, kind="baseline")
+    said = " ".join(build_report(maker.done())["verdict"])
+    assert "The runner-up on dev is the baseline, plain, itself." in said
+
+
+def test_a_route_without_a_language_model_has_none_of_its_parameters(maker: RunMaker) -> None:
+    maker.route("baseline", wrong)
+    maker.route("rule", gold, detail={"notes": []})
+    report = build_report(maker.done())
+    rows = {row["route"]: row["parameters"] for row in tradeoff_rows(report)}
+    assert rows["rule"] == "no language model"
+    assert rows["baseline"] != rows["rule"]
+
+
 def test_a_look_at_the_test_set_again_and_rows_left_out_are_warned_of(maker: RunMaker) -> None:
     maker.split["test_looks"] = 4
     row = {"source": "qa.jsonl:999", "status": "dropped", "reason": "too long", "part": None}

@@ -22,6 +22,7 @@ from tunelm.route_settings import (
     Section,
     Usd,
     Variable,
+    what_is_made,
 )
 from tunelm.types import content_hash
 
@@ -105,6 +106,8 @@ class CompareConfig(Section):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     conversations: Annotated[int, Field(ge=0)] = 240
     """Of a task of dialogues: most conversations with simulated students, on dev and on test."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many answer the rows of a model on this machine, each with a copy of it."""
     forecasts: Path | None = None
     """What `tunelm plan` forecast of the routes: a file, which goes into the run's plans."""
 
@@ -200,7 +203,7 @@ class Config(Section):
 
     def route_digest(self, name: str) -> str:
         """Of one route's own settings, and for a hybrid of the prompt route it begins with."""
-        own = json.loads(self.routes[name].model_dump_json())
+        own = what_is_made(json.loads(self.routes[name].model_dump_json()))
         if own["kind"] != "hybrid":
             return content_hash(own)
         prompts = [s for s in self.routes.values() if s.kind == "prompt"]

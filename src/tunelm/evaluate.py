@@ -62,12 +62,7 @@ def evaluate(
         def shown(done: int, total: int, part: str = part) -> None:
             progress(f"answers {part}".replace("_", " "), done, total)
 
-        def answer(chunk: Sequence[Example], part: str = part) -> list[Prediction]:
-            if part.endswith(TALKS):
-                return hold(model, chunk, part, task.max_tokens)
-            found = answers_to(model, chunk, part, task.max_tokens)
-            return with_facts(task.checks, model, chunk, with_kept(teaching.judge, chunk, found))
-
+        answer = answering_part(model, part, task, teaching.judge)
         path = folder / "predictions.jsonl"
         predictions = in_chunks(answer, examples, part, path, chunk_of(model), shown)
         usage[part] = sum((p.usage for p in predictions), ZERO_USAGE)
@@ -75,6 +70,23 @@ def evaluate(
         scores["parts"][part], scores["rows"][part] = score_part(metrics, examples, predictions)
     write_json(folder / "scores.json", scores)
     return usage
+
+
+def answering_part(
+    model: ChatModel, part: str, task: TaskConfig, judge: Judge | None
+) -> Callable[[Sequence[Example]], list[Prediction]]:
+    """What answers rows of a part at once, with what is found out about the answers.
+
+    Of conversations it holds them.
+    """
+
+    def answer(chunk: Sequence[Example]) -> list[Prediction]:
+        if part.endswith(TALKS):
+            return hold(model, chunk, part, task.max_tokens)
+        found = answers_to(model, chunk, part, task.max_tokens)
+        return with_facts(task.checks, model, chunk, with_kept(judge, chunk, found))
+
+    return answer
 
 
 def score_part(

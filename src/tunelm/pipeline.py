@@ -22,6 +22,7 @@ from tunelm.errors import ConfigError, TunelmError
 from tunelm.evaluate import Teaching, evaluate, time_answers
 from tunelm.judging.carried_out import strategy_judge
 from tunelm.models import remote_base
+from tunelm.models.base import innermost
 from tunelm.models.budget import Wallet
 from tunelm.models.labels import answering, note_labels
 from tunelm.models.loading import describe_base, load_tokenizer
@@ -34,9 +35,11 @@ from tunelm.report.read import EVALUATED, NEUTRAL, TALKS_FILE
 from tunelm.routes import KINDS, make_route
 from tunelm.routes.base import EVERY, FitContext, Route, Upstream, no_progress
 from tunelm.rundir import RunDir, default_out, peak_memory, read_json, write_json, write_text
+from tunelm.scoring.checks import require_checks
 from tunelm.scoring.continuation import as_continuation
 from tunelm.scoring.dialogue_metrics import TALKS
 from tunelm.scoring.metrics import get_metric, metric_to_fit, metrics_for
+from tunelm.shards import Shared, answer_in_processes, can_share
 from tunelm.tutor.talks import talks_of
 from tunelm.tutor.teaching import read_turns
 from tunelm.types import Adapted, Estimate, Example, Message, content_hash
@@ -110,7 +113,12 @@ def with_built_data(config: Config) -> Config:
 
 
 def require_metric(config: Config) -> None:
-    """Raise ConfigError where the primary metric is unknown, or none of this kind of task."""
+    """What can be said of the metrics before anything is trained.
+
+    Raises:
+        ConfigError: the primary metric is unknown, or none of this kind of task.
+        PrerequisiteError: the task's checks need what is not installed.
+    """
     name, kind = config.compare.primary_metric, config.task.kind
     get_metric(name)
     valid = metrics_for(kind, checks=config.task.checks)
@@ -119,6 +127,7 @@ def require_metric(config: Config) -> None:
             f"compare.primary_metric = {name!r} is no metric of a task of kind {kind!r}. "
             f"Valid: {', '.join(valid)}."
         )
+    require_checks(config.task.checks)
 
 
 def reader_for(kind: str) -> Reader:
@@ -250,16 +259,20 @@ def fit_and_evaluate(
         plan = with_forecasts(route.plan(ctx), config)
         write_json(folder / "plan.json", plan.to_json())
     adapted, seconds = fit_once(route, ctx)
-    model = answering(route.open(adapted), config.task, run.path)
     parts = {name: [as_continuation(e) for e in split.part(name)] for name in EVALUATED}
+    shared = None
+    if can_share(route.kind, adapted, folder, config.compare.processes):
+        whole = {**parts, **teaching.talks}
+        shared = answer_in_processes(folder, whole, config.compare.processes, shown)
+    model = answering(route.open(adapted), config.task, run.path)
     write_json(folder / "prompt.json", {"messages": sent_messages(model, parts["test"][0])})
     measured = {**_estimates(adapted), "seconds_fit": seconds}
     timed, timing = time_answers(model, parts["dev"], config.task.max_tokens)
     measured |= timed
     usage = evaluate(model, parts, folder, config.task, shown, teaching) | {"timing": timing}
     score_texts(model, neutral_texts(config), NEUTRAL, folder / "predictions.jsonl")
-    shared = "measured: peak of the comparing process so far, all routes in it"
-    measured.setdefault("peak_memory", Estimate(peak_memory(), "bytes", shared))
+    peak = "measured: peak of the comparing process so far, all routes in it"
+    measured.setdefault("peak_memory", Estimate(peak_memory(), "bytes", peak))
     return {
         "status": "done",
         "reason": None,
@@ -267,8 +280,16 @@ def fit_and_evaluate(
         "usage": {k: dataclasses.asdict(u) for k, u in adapted.usage.items()},
         "evaluate_usage": {k: dataclasses.asdict(u) for k, u in usage.items()},
         "measured": {k: dataclasses.asdict(e) for k, e in measured.items()},
-        "notes": [*adapted.detail.get("notes", ()), *getattr(model, "notes", ())],
+        "notes": notes_of(adapted, model, shared),
+        "processes": shared and shared.to_json(),
+        "endpoints": getattr(innermost(model), "endpoints", None),
     }
+
+
+def notes_of(adapted: Adapted, model: Any, shared: Shared | None) -> list[str]:
+    """What a reader of the results must know, each thing once."""
+    found = (*adapted.detail.get("notes", ()), *getattr(model, "notes", ()))
+    return list(dict.fromkeys((*found, *(shared.notes if shared else ()))))
 
 
 def neutral_texts(config: Config) -> list[Example]:

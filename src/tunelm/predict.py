@@ -24,8 +24,6 @@ from tunelm.types import (
 CHUNK = 128
 """Rows asked for at once, and written at once. A resumed run starts at a multiple of it, so
 that the same rows share a batch as in an undisturbed run."""
-CHUNK_ELSEWHERE = 8
-"""The same for a model behind an API: what a kill loses may have to be paid again."""
 
 
 def predict(
@@ -73,7 +71,7 @@ def in_chunks(
     before, done = _finished(path, part)
     for start in range(len(done), len(examples), size):
         done += answer(examples[start : start + size])
-        _write(path, before + done)
+        write_predictions(path, before + done)
         if progress:
             progress(len(done), len(examples))
     return done
@@ -81,7 +79,7 @@ def in_chunks(
 
 def chunk_of(model: object) -> int:
     """How many rows to ask a model for at once."""
-    return CHUNK_ELSEWHERE if is_elsewhere(model) else CHUNK
+    return innermost(model).rows_at_once if is_elsewhere(model) else CHUNK
 
 
 def is_elsewhere(model: object) -> bool:
@@ -135,7 +133,8 @@ def _finished(path: Path, part: str) -> tuple[list[Prediction], list[Prediction]
     return [p for p in stored if p.part != part], [p for p in stored if p.part == part]
 
 
-def _write(path: Path, predictions: Sequence[Prediction]) -> None:
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """The inverse of `read_predictions`; the file is the old one or the new one."""
     lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions)
     write_text(path, "".join(lines))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -185,6 +185,22 @@ class CloudSettings(Section):
     """Longest wait for the job; None: as long as it takes."""
 
 
+HOW_TO_TRAIN = ("processes", "sharding", "gradient_checkpointing")
+"""Settings of a `LocalSettings` that change how a machine trains, and not what comes out."""
+
+
+def what_is_made(settings: Any) -> Any:
+    """Settings, as JSON, without those that only say how a machine trains, at any depth.
+
+    >>> what_is_made({"kind": "hybrid", "training": {"r": 4, "processes": 2}})
+    {'kind': 'hybrid', 'training': {'r': 4}}
+    """
+    if not isinstance(settings, dict):
+        return settings
+    found: dict[str, Any] = settings
+    return {k: what_is_made(v) for k, v in found.items() if k not in HOW_TO_TRAIN}
+
+
 class LocalSettings(Section):
     """LoRA by PEFT, or full fine-tuning, on this machine."""
 
@@ -220,11 +236,19 @@ class LocalSettings(Section):
     """What computes attention in training; `auto`: what the machine has, tried before a run."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; `auto`: on a GPU, where the run is long enough to pay for it."""
+    processes: Annotated[int, Field(ge=1)] | None = None
+    """How many processes train together on a machine; None: one for each GPU, or one."""
+    sharding: Literal["none", "full"] = "none"
+    """With several processes: whether each holds the model (DDP), or a part of it (FSDP2)."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice rather than keep them: less memory, about a third more time."""
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> LocalSettings:
         if self.method == "full" and self.loraplus_ratio is not None:
             raise ValueError("loraplus_ratio is for LoRA's matrix B, and full fine-tuning has none")
+        if self.method == "qlora" and self.sharding == "full":
+            raise ValueError('qlora: weights in 4 bits are not sharded; take sharding = "none"')
         return self
 
 

@@ -6,6 +6,7 @@ second run in the same place is refused, or resumes the first.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -67,6 +68,18 @@ class RunDir:
             raise
         return run
 
+    @classmethod
+    def look_into(cls, path: Path, config: Config) -> RunDir:
+        """A run directory as others write it: no lock, and nothing is written.
+
+        Raises RunDirError where there is no run of the same task, data and model.
+        """
+        if not (path / "config.json").is_file():
+            raise RunDirError(f"{path}: no run there (no config.json).")
+        run = cls(path, config)
+        run._require_same()
+        return run
+
     def __enter__(self) -> RunDir:
         return self
 
@@ -86,9 +99,18 @@ class RunDir:
 
     def event(self, **fields: Any) -> None:
         """Append a line to events.jsonl."""
-        line = json.dumps({"time": round(time.time(), 3), **fields}, ensure_ascii=False)
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = json.dumps({"time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
+        path, data = self.path / "events.jsonl", line.encode()
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                whole = file.write(data) == len(data)
+            except OSError as error:
+                error.filename = str(path)
+                raise
+            if not whole:  # on a full disk no half a line stays
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     def note_base(self, base: Mapping[str, Any]) -> None:
         """Record which base model this run is made with; refuse another on resume."""
@@ -99,7 +121,8 @@ class RunDir:
                 f"{self.path}: was made with another base model: {before} then, {dict(base)} now. "
                 "Start a new run with another --out."
             )
-        write_json(self.path / "config.json", {**stored, "base": dict(base)})
+        if before is None:
+            write_json(self.path / "config.json", {**stored, "base": dict(base)})
 
     def _acquire(self) -> None:
         try:
@@ -113,6 +136,14 @@ class RunDir:
         write_json(self.path / "owner.json", {"pid": os.getpid(), "host": socket.gethostname()})
 
     def _adopt(self) -> None:
+        stored = self._require_same()
+        for name, digest in stored["digests"]["routes"].items():
+            if name in self.config.routes and digest != self.config.route_digest(name):
+                shutil.rmtree(self.path / "routes" / name, ignore_errors=True)
+        self._write_config(stored)
+
+    def _require_same(self) -> dict[str, Any]:
+        """What config.json holds. Raises RunDirError where that is another task."""
         stored = read_json(self.path / "config.json")
         if stored.get("schema_version") != SCHEMA_VERSION:
             raise RunDirError(
@@ -128,10 +159,7 @@ class RunDir:
                 f"{self.path}: cannot resume, the routes would not be comparable: "
                 f"{', '.join(keys)} differ. Start a new run with another --out."
             )
-        for name, digest in stored["digests"]["routes"].items():
-            if name in self.config.routes and digest != self.config.route_digest(name):
-                shutil.rmtree(self.path / "routes" / name, ignore_errors=True)
-        self._write_config(stored)
+        return stored
 
     def _write_config(self, stored: Mapping[str, Any]) -> None:
         config = self.config
@@ -184,8 +212,9 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:  # a full disk
+    except OSError as error:  # a full disk, whose errors name no file
         partial.unlink(missing_ok=True)
+        error.filename = str(path)
         raise
 
 

@@ -75,20 +75,23 @@ def winner_of(run: Path) -> str:
     return str(winner["name"])
 
 
-def open_route(run: Path, name: str, wallet: Wallet | None = None) -> ChatModel:
-    """The model that one route of a run made, with its first seed."""
-    settings, adapted = read_route(run, name)
+def open_route(
+    run: Path, name: str, wallet: Wallet | None = None, seed: int | None = None
+) -> ChatModel:
+    """The model that one route of a run made, with a seed; with its first one when None."""
+    settings, adapted = read_route(run, name, seed)
     task = TaskConfig.model_validate(read_json(run / "config.json")["config"]["task"])
     return answering(make_route(settings, wallet).open(adapted), task, run)
 
 
-def read_route(run: Path, name: str) -> tuple[RouteSettings, Adapted]:
-    """The settings of one route of a run, and what it made with its first seed.
+def read_route(run: Path, name: str, seed: int | None = None) -> tuple[RouteSettings, Adapted]:
+    """The settings of one route of a run, and what it made with a seed; its first one when None.
 
     Raises ConfigError where it has not been fitted.
     """
     stored = read_json(run / "config.json")["config"]
-    folders = sorted((run / "routes" / name).glob("seed-*"), key=lambda p: int(p.name[5:]))
+    which = "seed-*" if seed is None else f"seed-{seed}"
+    folders = sorted((run / "routes" / name).glob(which), key=lambda p: int(p.name[5:]))
     if not folders or not (folders[0] / "adapted.json").exists():
         raise ConfigError(f"{run}: route {name!r} has not been fitted there.")
     settings = TypeAdapter[RouteSettings](RouteSettings).validate_python(stored["routes"][name])

@@ -48,7 +48,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The entry point: exit code 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    """The entry point: exit code 0 done, 1 failed, 2 wrong use, 74 no room, 130 interrupted."""
+    from tunelm import room
     from tunelm.errors import TunelmError
 
     # libraries' notes to programmers are not for people at a terminal
@@ -74,6 +75,11 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
+        if room.is_full(error):
+            from tunelm.cli.no_room import in_one_line
+
+            click.echo(f"error: {in_one_line(error)}", err=True)
+            sys.exit(room.EXIT_CODE)
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}", err=True)
         sys.exit(1)

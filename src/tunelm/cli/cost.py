@@ -12,7 +12,7 @@ from tunelm.cli.numbers import number_option
 if TYPE_CHECKING:
     from tunelm.planning.analysis import Analysis
 
-SHOWN = 4
+SHOWN = 5
 """Tables printed; cost.md has them all."""
 
 EXAMPLES = """\b
@@ -69,6 +69,7 @@ def _analyse(run: Path, given: dict[str, Any]) -> Analysis:
     from tunelm.errors import ConfigError
     from tunelm.planning.analysis import analyse
     from tunelm.planning.assumptions import Assumptions
+    from tunelm.planning.cases import cases
     from tunelm.planning.machines import choose_machine
     from tunelm.planning.run_costs import check_unit, read_facts
 
@@ -88,7 +89,8 @@ def _analyse(run: Path, given: dict[str, Any]) -> Analysis:
     assumptions = Assumptions(**{**said, **looked_up})
     facts = read_facts(run, today, price_as, pass_at)
     check_unit(facts, requests is not None, talks is not None, assumptions.batch)
-    return analyse(facts, assumptions, list(said), chosen, today)
+    found = analyse(facts, assumptions, list(said), chosen, today)
+    return found | {"cases": cases(run, facts, assumptions, today)}
 
 
 def _write(folder: Path, analysis: Analysis) -> None:

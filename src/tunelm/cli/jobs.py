@@ -20,10 +20,11 @@ def jobs_command(folder: Path, as_json: bool) -> None:
         {
             "job": job.id,
             "run": str(job.run),
+            "part": job.part,
             "state": job.said,
-            "ran": job.state.ran if job.state else "",
+            "ran": job.state.ran if len(job.states) == 1 and job.state else "",
             "limit": job.state.limit if job.state else "",
-            "restarts": str(job.state.restarts) if job.state else "",
+            "restarts": str(sum(s.restarts for s in job.states)) if job.states else "",
             "submitted": job.submitted,
         }
         for job in found
@@ -41,19 +42,25 @@ def jobs_command(folder: Path, as_json: bool) -> None:
 @click.command("logs", epilog="\b\nExample:\n  tunelm logs runs/first --follow")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--follow", is_flag=True, help="Go on until the job is over.")
-def logs_command(run: Path, follow: bool) -> None:
+@click.option("--trial", type=click.IntRange(0), help="Of a study: this trial alone.")
+def logs_command(run: Path, follow: bool, trial: int | None) -> None:
     """What the job of RUN has written so far, all its turns in one."""
-    from tunelm.cluster.jobs import log_lines
+    from tunelm.cluster.logs import log_lines
 
-    for piece in log_lines(run, follow):
+    for piece in log_lines(run, follow, trial):
         click.echo(piece, nl=False)
 
 
 @click.command("cancel", epilog="\b\nExample:\n  tunelm cancel runs/first")
 @click.argument("run", type=click.Path(path_type=Path))
-def cancel_command(run: Path) -> None:
-    """Cancel the job of RUN. What it has done stays: submit again to go on."""
+@click.option("--trial", type=click.IntRange(0), help="Of a study: this trial alone.")
+def cancel_command(run: Path, trial: int | None) -> None:
+    """Cancel the job of RUN, or all jobs of its study.
+
+    What was done stays: submit again to go on.
+    """
     from tunelm.cluster.jobs import cancel
 
-    job = cancel(run)
-    click.echo(f"job {job.id}: {job.said}. Go on later with: tunelm submit ... --out {run}")
+    for job in cancel(run, trial):
+        click.echo(f"job {job.id}{f', {job.part}' if job.part else ''}: {job.said}.")
+    click.echo(f"Go on later with: tunelm submit ... --out {run}")

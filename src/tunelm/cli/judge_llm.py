@@ -150,7 +150,7 @@ def _rate(
         its = [r.route for r in routes]
         families = work.family_notes(parse(target)[0], run, its, options["same_family"])
     judge = _open_judge(target, wallet, progress, options)
-    people = _read_people(judge, options)
+    people, labels = _read_people(judge, options)
     asked = {"judge": judge.signature(), "part": part, "labels": people and people.digest()}
     signature = work.signature_of(asked, routes)
     name = options["name"] or work.file_name(judge.name, *_named_parts(target, options))
@@ -163,6 +163,7 @@ def _rate(
         "part": part,
         **found,
         "judge": {"target": target, **found["judge"]},
+        "labels": labels,
         "usd_at_most": wallet.spent,
     }
     work.write_result(path, result)
@@ -264,12 +265,19 @@ def _labels(options: Mapping[str, Any], target: str) -> list[Any]:
     return read_labels(options["labels"], target, options["source"])
 
 
-def _read_people(judge: Judge, options: Mapping[str, Any]) -> People | None:
+def _read_people(
+    judge: Judge, options: Mapping[str, Any]
+) -> tuple[People | None, dict[str, Any] | None]:
+    """(people's labels of replies that the judge was not trained on, how many were left out)."""
     from tunelm.judging.people import people_of
+    from tunelm.judging.trial import unseen
 
     if options["labels"] is None:
-        return None
-    return people_of(judge, _labels(options, options["target"] or judge.name))
+        return None, None
+    given = _labels(options, options["target"] or judge.name)
+    fresh, known = unseen(judge, given)
+    counts = {"given": len(given), "trained_on": len(given) - len(fresh) if known else None}
+    return people_of(judge, fresh), counts
 
 
 def _part(options: Mapping[str, Any]) -> str:

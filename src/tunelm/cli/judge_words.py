@@ -24,6 +24,8 @@ def print_rating(result: Mapping[str, Any]) -> None:
     click.echo(f"{who['name']} by {who['target']}, part {result['part']} of {result['run']}")
     agreement = _agreement(result["agreement"])
     click.echo(f"agreement with people: {agreement}")
+    if said := _left_out(result.get("labels")):
+        click.echo(said)
     rows = [
         (
             route["name"] + (notes.mark(route["family"]) if route["family"] else ""),
@@ -116,6 +118,18 @@ def _agreement(found: Mapping[str, Any] | None) -> str:
     ]
     lost = f"; not judged: {found['not_judged']}" if found["not_judged"] else ""
     return f"{', '.join(parts)} [{found['source']}]{lost}"
+
+
+def _left_out(labels: Mapping[str, Any] | None) -> str:
+    """How many labels do not count, since the judge was trained on them."""
+    if labels is None or labels["trained_on"] == 0:
+        return ""
+    if labels["trained_on"] is None:
+        return "whether the judge was trained on these labels is unknown: an earlier tunelm made it"
+    return (
+        f"left out: {labels['trained_on']} of {labels['given']} labels, on which the judge was "
+        "trained"
+    )
 
 
 def _main_figure(found: Mapping[str, Any] | None) -> str:

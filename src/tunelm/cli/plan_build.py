@@ -30,7 +30,7 @@ from tunelm.planning.rules import advise, kind_said
 from tunelm.planning.sample import Measure, Sample, kind_of, take_sample
 from tunelm.planning.task_file import task_file
 from tunelm.planning.wishes import Wishes, check_base, check_config
-from tunelm.report.proposal_page import proposal_page
+from tunelm.report.proposal_page import APPENDIX, PAGE, appendix_page, proposal_page
 from tunelm.report.review.criteria import criteria_for
 from tunelm.routes import make_route
 from tunelm.routes.base import EVERY
@@ -109,7 +109,7 @@ def make_plan(asked: Asked, progress: Progress) -> tuple[Proposal, Path]:
     check_config(config, wishes, today)
     base = None if remote_base(config.model) else find_model(config.model.base)
     built = with_built_data(config)
-    require_metric(built)
+    missing = _missing(built)
     none_yet = asked.task is None and asked.data is None and bool(asked.scenario)
     sample, split = (None, None) if none_yet else _rows(built, base)
     check_base(config.model.base, base, wishes, load_of(sample, wishes, built), today)
@@ -117,8 +117,9 @@ def make_plan(asked: Asked, progress: Progress) -> tuple[Proposal, Path]:
         (c.name, c.question) for c in criteria_for(config.task.kind, config.task.checks)
     )
     known = Known(
-        config, wishes, asked.said, base, today, sample, asked.scenario, origin, criteria=criteria
-    )
+        config, wishes, asked.said, base, today, sample, asked.scenario, origin,
+        criteria=criteria, missing=missing,
+    )  # fmt: skip
     config = _with_routes(config, known, sample)
     folder.mkdir(parents=True)
     try:
@@ -142,9 +143,19 @@ def _write(
         told = {name: (found.rows, found.needed) for name, found in learned.items()}
         known = dataclasses.replace(known, forecasts=forecasts, learned=told)
     proposal = propose(known)
-    proposal["task"]["file"] = str(folder / "task.toml")
-    write_text(folder / "proposal.md", proposal_page(proposal))
+    proposal["task"] |= {"file": str(folder / "task.toml"), "run": f"runs/{known.config.task.name}"}
+    write_text(folder / PAGE, proposal_page(proposal))
+    write_text(folder / APPENDIX, appendix_page(proposal))
     return proposal, folder
+
+
+def _missing(config: Config) -> str:
+    """What has to be installed before the plan can be carried out; a plan does without it."""
+    try:
+        require_metric(config)
+    except PrerequisiteError as error:
+        return str(error)
+    return ""
 
 
 # --- what was asked ---------------------------------------------------------------------------

@@ -120,14 +120,27 @@ Examples:
     help="Search LoRA and its variants on dev with as many trials each, and say which "
     "differences are real; 15 trials in all where no number is given.",
 )
+@click.option(
+    "--part",
+    metavar="PART",
+    help="With --study: one piece of it, for batch systems: prepare, the number of a trial, or "
+    "conclude.",
+)
 def adapt_command(
-    kind: str, task: str, study: int | None, overrides: tuple[str, ...], **options: Any
+    kind: str,
+    task: str,
+    study: int | None,
+    part: str | None,
+    overrides: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Adapt the model by one route, with those it builds on, and score it.
 
     KIND is a route's kind (see `tunelm routes`), or the name of a route in the task file.
     """
     if study is None:
+        if part is not None:
+            raise click.UsageError("--part is of a study: --study says of how many trials.")
         chosen = f"compare.routes={with_needed(task, kind, overrides)}"
         run_task(task, (*overrides, chosen), **options)
         return
@@ -138,7 +151,7 @@ def adapt_command(
     hosted = [options.pop("spend"), options.pop("accept_shutdown")]
     if any(hosted):
         raise click.UsageError("a study asks no endpoint: --spend and the like are not for it.")
-    study_task(kind, task, overrides, study, **options)
+    study_task(kind, task, overrides, study, part, options)
 
 
 def with_needed(task: str, name: str, overrides: tuple[str, ...]) -> list[str]:
@@ -171,6 +184,7 @@ def run_task(
     as_json: bool,
 ) -> None:
     """Run a task and print what came of it. Exits 1 when no route came through."""
+    from tunelm.cli.no_room import note_way_on
     from tunelm.cli.progress import shown
     from tunelm.config import load_config
     from tunelm.rundir import default_out
@@ -200,6 +214,9 @@ def run_task(
             "--resume (and the same --set options)",
             err=True,
         )
+        raise
+    except OSError as error:
+        note_way_on(error, folder, f"tunelm compare {task} --out {folder} --resume")
         raise
     print_report(report, folder, as_json)
     if all(r["status"] != "done" for r in report["routes"] if not r["control"]):

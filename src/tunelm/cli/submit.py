@@ -11,12 +11,18 @@ import click
 EXAMPLES = """\b
 Examples:
   tunelm submit my_task.toml --partition gpu --gpus 1 --time 04:00:00 --out runs/first
+  tunelm submit my_task.toml --study local --trials 30 --at-once 8 --out runs/study
   tunelm submit my_task.toml --dry-run                     print the script, submit nothing
   tunelm submit my_task.toml --setup "module load cuda" --setup "source venv/bin/activate"
   tunelm submit my_task.toml --gpus 1 --to skypilot > job.yaml
 
 docs/cluster.md has the rest.
 """
+
+ONE_NODE = (
+    "--nodes: the work runs on the first of them alone, and the others stand idle. Ask for --gpus "
+    "on one node; a --study uses many nodes, each trial one."
+)
 
 
 @click.command("submit", epilog=EXAMPLES)
@@ -36,26 +42,41 @@ docs/cluster.md has the rest.
 @click.option(
     "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="As for compare."
 )
+@click.option(
+    "--study",
+    metavar="ROUTE",
+    help="Search the settings of this route of kind local, an array with a trial a task.",
+)
+@click.option(
+    "--trials", type=click.IntRange(1), default=15, show_default=True, help="With --study: in all."
+)
+@click.option("--at-once", type=click.IntRange(1), help="With --study: most trials at a time.")
 @click.option("--to", type=click.Choice(["slurm", "skypilot"]), default="slurm", show_default=True)
 @click.option("--card", help="With --to skypilot: which GPU, such as A100 or L4.")
 @click.option("--dry-run", is_flag=True, help="Print the script and submit nothing.")
 def submit_command(task: str, to: str, card: str | None, dry_run: bool, **asked: Any) -> None:
     """Run `tunelm compare TASK` as a batch job; the run directory is the same as locally.
 
-    A job that is preempted or reaches its time limit is put back into the queue and goes on.
+    A job that is preempted or reaches its time limit is put back into the queue and goes on. With
+    --study the trials of `tunelm adapt ROUTE TASK --study` run side by side.
     """
-    from tunelm.cluster import slurm
-    from tunelm.cluster.jobs import hand_in
+    from tunelm.cluster import arrays, jobs, slurm
     from tunelm.cluster.script import batch_script, skypilot_yaml
 
     request, work = _request(asked), _work(task, asked)
+    if asked["nodes"] > 1:
+        click.echo(ONE_NODE, err=True)
+    study = _study(task, work, asked)
     if to == "skypilot":
+        if study is not None:
+            raise click.UsageError("--study is for Slurm: SkyPilot has no arrays.")
         click.echo(skypilot_yaml(work, request, card), nl=False)
         return
     if dry_run or not slurm.installed():
         if slurm.installed():
             slurm.check_request(request, slurm.partitions())
-        click.echo(batch_script(work, request), nl=False)
+        text = arrays.by_hand(study, request) if study else batch_script(work, request)
+        click.echo(text, nl=False)
         if not dry_run:
             click.echo(
                 "There is no Slurm on this machine, so nothing was submitted; this is the script.",
@@ -63,8 +84,9 @@ def submit_command(task: str, to: str, card: str | None, dry_run: bool, **asked:
             )
             sys.exit(1)
         return
-    job = hand_in(work, request)
-    click.echo(f"job {job.id}: {job.said}")
+    found = arrays.hand_in_study(study, request) if study else [jobs.hand_in(work, request)]
+    for job in found:
+        click.echo(f"job {job.id}{f', {job.part}' if job.part else ''}: {job.said}")
     click.echo(f"run: {work.run}   tunelm logs {work.run} --follow   tunelm cancel {work.run}")
 
 
@@ -89,9 +111,31 @@ def _work(task: str, asked: dict[str, Any]) -> Any:
     from tunelm.config import load_config
     from tunelm.rundir import default_out
 
-    config = load_config(task, asked["overrides"])
-    run = (asked["out"] or default_out(config.task.name)).resolve()
-    given = [part for override in asked["overrides"] for part in ("--set", override)]
+    overrides, study = asked["overrides"], asked["study"]
+    config = load_config(task, overrides)
+    name = f"{config.task.name}-study" if study else config.task.name
+    run = (asked["out"] or default_out(name)).resolve()
+    given = [part for override in overrides for part in ("--set", override)]
     named = str(Path(task).resolve()) if task.endswith(".toml") else task
-    command = (sys.executable, "-m", "tunelm", "compare", named, *given)
-    return Work(f"tunelm-{config.task.name}", command, Path.cwd(), run, asked["setup"])
+    command = ("compare", named)
+    if study:
+        command = ("adapt", study, named, "--study", str(asked["trials"]))
+    whole = (sys.executable, "-m", "tunelm", *command, *given)
+    return Work(f"tunelm-{name}", whole, Path.cwd(), run, asked["setup"])
+
+
+def _study(task: str, work: Any, asked: dict[str, Any]) -> Any:
+    """The study, checked likewise; None where it is a comparison."""
+    route = asked["study"]
+    if route is None:
+        return None
+    from tunelm.cluster.arrays import StudyWork
+    from tunelm.config import load_config
+    from tunelm.study.run import check_study
+    from tunelm.study.search import require_optuna
+    from tunelm.study.space import VARIANTS
+
+    require_optuna()
+    config = load_config(task, (*asked["overrides"], f'compare.routes=["{route}"]'))
+    _, each = check_study(config, route, asked["trials"])
+    return StudyWork(work, each * len(VARIANTS), asked["at_once"])

@@ -1,45 +1,56 @@
-"""The jobs of a run directory: handed in, looked at, read, cancelled."""
+"""The jobs of a run directory: handed in, looked at, cancelled."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tunelm import room
 from tunelm.cluster import slurm
 from tunelm.cluster.request import JobRequest
 from tunelm.cluster.script import FOLDER, Work, batch_script
+from tunelm.cluster.trials import Piece, trials_in_words
 from tunelm.cluster.words import OPEN, in_words
 from tunelm.errors import ConfigError, RunDirError
 from tunelm.rundir import read_json, write_json, write_text
 
 RECORD = "job.json"
 SCRIPT = "job.sh"
-_POLL_S = 1.0
+PREPARE, TRIALS, CONCLUDE = "prepare", "trials", "conclude"
+"""The jobs of a study, in order; the one of a comparison has no name."""
+_TAIL = 65536
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a run: `said` is what it does in words, `state` Slurm's word or None."""
+    """A job of a run: `said` is what it does in words, `states` what Slurm says of its tasks.
+
+    `part` is PREPARE, TRIALS (an array) or CONCLUDE of a study; else empty.
+    """
 
     run: Path
     id: str
+    part: str
     submitted: str
-    state: slurm.JobState | None
+    states: tuple[slurm.JobState, ...]
     said: str
 
     @property
+    def state(self) -> slurm.JobState | None:
+        """What Slurm says of it; None where it has forgotten the job."""
+        return self.states[0] if self.states else None
+
+    @property
     def log(self) -> Path:
-        """Where it writes what it says."""
+        """Where it writes what it says, if it is no array."""
         return self.run / FOLDER / f"{self.id}.log"
 
     @property
     def is_open(self) -> bool:
         """Whether it may still do something."""
-        return self.state is not None and self.state.state in OPEN
+        return any(state.state in OPEN for state in self.states)
 
 
 def hand_in(work: Work, request: JobRequest) -> Job:
@@ -51,70 +62,112 @@ def hand_in(work: Work, request: JobRequest) -> Job:
         PrerequisiteError, SlurmError: there is no Slurm, or it refused.
     """
     slurm.check_request(request, slurm.partitions())
-    folder = work.run / FOLDER
-    if (folder / RECORD).is_file():
-        before = job_of(work.run)
-        if before.is_open:
-            raise RunDirError(
-                f"{work.run}: its job {before.id} {before.said}. Wait for it, or cancel it: tunelm "
-                f"cancel {work.run}."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = free_folder(work.run)
     write_text(folder / SCRIPT, batch_script(work, request))
-    number = slurm.submit(folder / SCRIPT)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / RECORD, {"schema_version": 1, "job": number, "submitted": now})
+    note(folder, {"job": slurm.submit(folder / SCRIPT)})
     return job_of(work.run)
 
 
-def job_of(run: Path) -> Job:
-    """The latest job of a run. Raises RunDirError where it has none."""
+def free_folder(run: Path) -> Path:
+    """The folder for a run's scripts, made. Raises RunDirError where one waits or runs."""
+    folder = run / FOLDER
+    for job in jobs_of(run) if (folder / RECORD).is_file() else ():
+        if job.is_open:
+            raise RunDirError(
+                f"{run}: its job {job.id} {job.said}. Wait for it, or cancel it: tunelm cancel "
+                f"{run}."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def note(folder: Path, submitted: dict[str, Any]) -> None:
+    """Record what was submitted just now."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(folder / RECORD, {"schema_version": 1, **submitted, "submitted": now})
+
+
+def jobs_of(run: Path) -> list[Job]:
+    """The jobs of the latest submission of a run. Raises RunDirError where it has none."""
     record = run / FOLDER / RECORD
     if not record.is_file():
         raise RunDirError(f"{run}: no job was submitted for it (no {FOLDER}/{RECORD}).")
     kept: dict[str, Any] = read_json(record)
-    number = str(kept["job"])
-    state = slurm.state_of(number)
-    said = in_words(state) if state else _after(run, number)
-    return Job(run, number, str(kept["submitted"]), state, said)
+    parts: dict[str, str] = kept.get("parts") or {"": str(kept["job"])}
+    found: list[Job] = []
+    for part, number in parts.items():
+        states = tuple(slurm.states_of(number))
+        if part == TRIALS:
+            pieces = [Piece(s, _said(run, f"{number}_{s.task}", s)) for s in states]
+            said = trials_in_words(run, int(kept["trials"]), pieces)
+        else:
+            said = _said(run, number, states[0] if states else None)
+        found.append(Job(run, number, part, str(kept["submitted"]), states, said))
+    return found
 
 
-def _after(run: Path, number: str) -> str:
-    """What became of a job that the controller has forgotten."""
-    code = run / FOLDER / f"{number}.exit"
-    if not code.is_file():
+def job_of(run: Path) -> Job:
+    """The last job of a run. Raises RunDirError where it has none."""
+    return jobs_of(run)[-1]
+
+
+def _said(run: Path, name: str, state: slurm.JobState | None) -> str:
+    """What a job or a task does, also where the controller has forgotten it."""
+    if state is not None and state.state != "FAILED":
+        return in_words(state)
+    code = run / FOLDER / f"{name}.exit"
+    if state is not None:
+        value = state.exit_code
+    elif code.is_file():
+        value = code.read_text(encoding="utf-8").strip()
+    else:
         return "ended without a word (killed, or its node died): submit again to go on"
-    value = code.read_text(encoding="utf-8").strip()
-    return "done" if value == "0" else f"failed with exit code {value}; see its log"
+    if value == "0":
+        return "done"
+    line = _last_error(run / FOLDER / f"{name}.log")
+    if line is None and value == str(room.EXIT_CODE):
+        line = f"no room to write, not even its log: make room in {run}, and submit again"
+    return f"failed with exit code {value}" + (f": {line}" if line else "; see its log")
+
+
+def _last_error(log: Path) -> str | None:
+    """The last error that a log tells, in its own line."""
+    if not log.is_file():
+        return None
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL))
+        text = "\n" + file.read().decode("utf-8", errors="replace")
+    _, mark, rest = text.rpartition("\nerror: ")
+    return rest.partition("\n")[0] if mark else None
 
 
 def jobs_under(folder: Path) -> list[Job]:
-    """The jobs of all runs in a folder, the latest first."""
-    found = [job_of(record.parents[1]) for record in folder.glob(f"*/{FOLDER}/{RECORD}")]
-    return sorted(found, key=lambda job: job.submitted, reverse=True)
+    """The jobs of all runs in a folder, the latest first, those of a study in their order."""
+    runs = [jobs_of(record.parents[1]) for record in folder.glob(f"*/{FOLDER}/{RECORD}")]
+    runs.sort(key=lambda jobs: jobs[0].submitted, reverse=True)
+    return [job for jobs in runs for job in jobs]
 
 
-def cancel(run: Path) -> Job:
-    """Cancel a run's job; what it is then. Raises ConfigError where nothing waits or runs."""
-    job = job_of(run)
-    if not job.is_open:
-        raise ConfigError(f"{run}: its job {job.id} is over ({job.said}).")
-    slurm.cancel(job.id)
-    return job_of(run)
+def cancel(run: Path, trial: int | None = None) -> list[Job]:
+    """Cancel a run's jobs, or one trial of a study; what they are then.
+
+    Raises ConfigError where nothing waits or runs, or there are no trials.
+    """
+    jobs = jobs_of(run)
+    if trial is not None:
+        array = trials_of(jobs)
+        slurm.cancel(f"{array.id}_{trial}")
+        return jobs_of(run)
+    if not any(job.is_open for job in jobs):
+        raise ConfigError(f"{run}: its job {jobs[-1].id} is over ({jobs[-1].said}).")
+    # the last first: it would otherwise begin once those before it are gone
+    slurm.cancel(*(job.id for job in reversed(jobs) if job.is_open))
+    return jobs_of(run)
 
 
-def log_lines(run: Path, follow: bool) -> Iterator[str]:
-    """A job's log in pieces; with `follow` until it is over, through its restarts."""
-    at = 0
-    while True:
-        job = job_of(run)
-        if job.log.is_file():
-            with job.log.open("rb") as file:
-                file.seek(at)
-                piece = file.read()
-            at += len(piece)
-            if piece:
-                yield piece.decode("utf-8", errors="replace")
-        if not (follow and job.is_open):
-            return
-        time.sleep(_POLL_S)
+def trials_of(jobs: list[Job]) -> Job:
+    """The array among a run's jobs. Raises ConfigError where there is none."""
+    for job in jobs:
+        if job.part == TRIALS:
+            return job
+    raise ConfigError(f"{jobs[0].run}: its job is no study, and has no trials.")

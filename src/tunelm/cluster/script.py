@@ -18,9 +18,11 @@ FOLDER = "slurm"
 
 @dataclass(frozen=True)
 class Work:
-    """What the job runs: `command` in `folder`, after the shell lines `setup`, into `run`.
+    """What a job runs: `command` in `folder`, after the shell lines `setup`, into `run`.
 
     `command` makes the run directory; `--resume` is put behind it where there is one already.
+    `tasks` are the numbers of an array as sbatch takes them ("0-14%4"); each task gets its own
+    behind `command`.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Work:
     folder: Path
     run: Path
     setup: tuple[str, ...] = ()
+    tasks: str | None = None
 
 
 def batch_script(work: Work, request: JobRequest) -> str:
@@ -37,7 +40,13 @@ def batch_script(work: Work, request: JobRequest) -> str:
     sends USR1 to the script, which stops the work as Ctrl-C does and puts the job back into the
     queue; after a preemption Slurm does that itself. Each start takes up the run directory.
     `--open-mode=append` keeps the log: a requeued job would otherwise begin it anew.
+
+    A task of an array names itself by array and task: the last one has the array's own id as its
+    SLURM_JOB_ID, by which all of them would be put back into the queue.
     """
+    me, task = "$SLURM_JOB_ID", ""
+    if work.tasks is not None:
+        me, task = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID", ' "$SLURM_ARRAY_TASK_ID"'
     return "\n".join(
         [
             "#!/bin/bash",
@@ -50,20 +59,20 @@ def batch_script(work: Work, request: JobRequest) -> str:
             "resume=",
             'if [ -e "$run/config.json" ]; then resume=--resume; fi',
             "",
-            f'{shlex.join(work.command)} --out "$run" $resume &',
+            f'{shlex.join(work.command)}{task} --out "$run" $resume &',
             "work=$!",
             "",
             "again() {  # the time is almost over: stop cleanly, and go on in the next turn",
             '  echo "time limit near: stopping, to be taken up again"',
             '  kill -INT "$work"; wait "$work"',
-            '  scontrol requeue "$SLURM_JOB_ID" && exit 0',
+            f'  scontrol requeue "{me}" && exit 0',
             '  echo "this cluster does not requeue: submit again to go on"; exit 75',
             "}",
             "trap again USR1",
             'trap \'kill -INT "$work"; wait "$work"; exit 143\' TERM',
             "",
             'wait "$work"; code=$?',
-            f'echo "$code" > "$run/{FOLDER}/$SLURM_JOB_ID.exit"',
+            f'echo "$code" > "$run/{FOLDER}/{me}.exit"',
             'exit "$code"',
             "",
         ]
@@ -71,8 +80,10 @@ def batch_script(work: Work, request: JobRequest) -> str:
 
 
 def _options(work: Work, request: JobRequest) -> list[str]:
+    log = "%j.log" if work.tasks is None else "%A_%a.log"
     wanted: list[tuple[str, str | int | None]] = [
         ("job-name", work.name),
+        ("array", work.tasks),
         ("partition", request.partition),
         ("account", request.account),
         ("qos", request.qos),
@@ -82,7 +93,7 @@ def _options(work: Work, request: JobRequest) -> list[str]:
         ("cpus-per-task", request.cpus),
         ("mem", request.memory),
         ("time", None if request.minutes is None else time_text(request.minutes)),
-        ("output", str(work.run / FOLDER / "%j.log")),
+        ("output", str(work.run / FOLDER / log)),
         ("open-mode", "append"),
         ("signal", f"B:USR1@{WARNING_S}" if request.minutes else None),
     ]

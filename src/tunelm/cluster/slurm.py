@@ -36,9 +36,14 @@ class Partition:
 
 @dataclass(frozen=True)
 class JobState:
-    """What the controller says of a job. `restarts`: how often it was put back into the queue."""
+    """What the controller says of a job, or of a task of an array.
+
+    `task` is the task's number, and of those that wait together several ("3-7,9"); None where
+    the job is no array. `restarts`: how often it was put back into the queue.
+    """
 
     id: str
+    task: str | None
     state: str
     reason: str
     partition: str
@@ -130,27 +135,45 @@ def check_request(request: JobRequest, known: Sequence[Partition]) -> Partition:
     return its
 
 
-def submit(script: Path) -> str:
-    """Hand a script in; the job's id. Raises SlurmError with what Slurm said."""
-    return _ask(["sbatch", "--parsable", str(script)])[0].split(";")[0]
+def submit(script: Path, after: str | None = None) -> str:
+    """Hand a script in; the job's id. Raises SlurmError with what Slurm said.
+
+    `after` is a dependency as sbatch takes it. A job for which it cannot come true is cancelled
+    rather than left to wait for ever.
+    """
+    depends = [f"--dependency={after}", "--kill-on-invalid-dep=yes"] if after else []
+    return _ask(["sbatch", "--parsable", *depends, str(script)])[0].split(";")[0]
 
 
-def cancel(job: str) -> None:
-    """Cancel a job. Raises SlurmError with what Slurm said."""
-    _ask(["scancel", job], empty=True)
+def largest_array() -> int | None:
+    """How many tasks an array may have here; None where the cluster does not say."""
+    for line in _ask(["scontrol", "show", "config"]):
+        key, _, value = line.partition("=")
+        if key.strip() == "MaxArraySize" and value.strip().isdigit():
+            return int(value)
+    return None
 
 
-def state_of(job: str) -> JobState | None:
-    """What the controller knows of a job; None where it has forgotten it."""
+def cancel(*jobs: str) -> None:
+    """Cancel jobs, or a task of an array (ID_TASK). Raises SlurmError with what Slurm said."""
+    _ask(["scancel", *jobs], empty=True)
+
+
+def states_of(job: str) -> list[JobState]:
+    """What the controller knows of a job, of an array by task; nothing where it has forgotten."""
     try:
         lines = _ask(["scontrol", "show", "job", "-o", job])
     except SlurmError as error:
         if "Invalid job id" in str(error):
-            return None
+            return []
         raise
-    fields = _pairs(lines[-1])
+    return [_state(job, _pairs(line)) for line in lines]
+
+
+def _state(job: str, fields: Mapping[str, str]) -> JobState:
     return JobState(
         id=job,
+        task=fields.get("ArrayTaskId"),
         state=fields.get("JobState", "UNKNOWN"),
         reason=fields.get("Reason", "None"),
         partition=fields.get("Partition", ""),

@@ -41,7 +41,7 @@ STATES = {
     "TIMEOUT": "stopped at its time limit",
     "CANCELLED": "cancelled",
     "PREEMPTED": "had to make room for another job",
-    "NODE_FAIL": "its node died",
+    "NODE_FAIL": "its node died: submit again to go on",
     "OUT_OF_MEMORY": "needed more memory than it asked for: give a larger --mem",
     "SUSPENDED": "is suspended",
     "REQUEUED": "was put back into the queue",
@@ -57,6 +57,4 @@ def in_words(job: JobState) -> str:
     said = STATES.get(job.state, job.state.lower())
     if job.state == "PENDING":
         return f"{said}: {WAITS.get(job.reason, job.reason)}"
-    if job.state == "FAILED":
-        return f"{said} with exit code {job.exit_code}; see its log"
     return said

@@ -18,19 +18,32 @@ def contamination(split: Split) -> dict[str, Any]:
     passage or a paragraph that stands in two documents. Nothing is moved: it may be quoted text.
 
     Returns:
-        `rows` of `of` test rows; `shared_wording`, pieces left out because many rows hold them;
-        and `found`, the first 20 with the piece.
+        `rows` of `of` test rows, and how many of them share something of what is `asked`, not of
+        the answer alone; `shared_wording`, pieces left out because many rows hold them; and
+        `found`, the first 20 with the piece, those that share of what is asked first.
     """
     shared = find_overlaps(map(_document, split.test), map(_document, split.train))
+    asked = find_overlaps(map(_asked, split.test), map(_asked, split.train))
+    of_asked = {row.source for row in asked.rows}
+    alone = [row for row in shared.rows if row.source not in of_asked]
     return {
-        "rows": len(shared.rows),
+        "rows": len(asked.rows) + len(alone),
+        "asked": len(asked.rows),
         "of": len(split.test),
         "shared_wording": shared.common,
         "found": [
             {"test_id": row.source, "train_id": row.others[0], "piece": row.piece}
-            for row in shared.rows[:SHOWN]
+            for row in (*asked.rows, *alone)[:SHOWN]
         ],
     }
+
+
+def _asked(example: Example) -> Document:
+    """What stands before the answer."""
+    whole = _document(example)
+    if not example.messages:  # running text is all there is
+        return whole
+    return Document(whole.source, (*whole.asked, *whole.texts[2:]), whole.asked)
 
 
 def _document(example: Example) -> Document:

@@ -45,13 +45,10 @@ def row_hash(row: Labelled) -> str:
     return content_hash(said(row.example, row.output))
 
 
-def try_judge(judge: Judge, rows: Sequence[Labelled], seed: int = 0) -> Trial:
-    """Rate the replies and set the ratings beside people's labels.
+def unseen(judge: Judge, rows: Sequence[Labelled]) -> tuple[list[Labelled], bool]:
+    """(the replies that the judge was not trained on, whether it says which those are).
 
-    Raises:
-        ConfigError: none of the labels has a place on the judge's scale.
-        DataError: the judge was trained on all of the replies, knows none of the labels, or rated
-            none of the replies.
+    Raises DataError where none are left.
     """
     hashes = judge.about.get("row_hashes") if isinstance(judge, LearnedJudge) else []
     trained_on = set(hashes or [])
@@ -61,6 +58,18 @@ def try_judge(judge: Judge, rows: Sequence[Labelled], seed: int = 0) -> Trial:
             f"the judge {judge.name} was trained on all of the {len(rows)} replies, and agrees with"
             " what it was taught: give it others"
         )
+    return fresh, hashes is not None
+
+
+def try_judge(judge: Judge, rows: Sequence[Labelled], seed: int = 0) -> Trial:
+    """Rate the replies and set the ratings beside people's labels.
+
+    Raises:
+        ConfigError: none of the labels has a place on the judge's scale.
+        DataError: the judge was trained on all of the replies, knows none of the labels, or rated
+            none of the replies.
+    """
+    fresh, rows_known = unseen(judge, rows)
     coding = judge.learned.coding if isinstance(judge, LearnedJudge) else None
     if coding is None or not isinstance(rows[0].label, str):
         coding = Coding((), True, judge.scale)
@@ -90,7 +99,7 @@ def try_judge(judge: Judge, rows: Sequence[Labelled], seed: int = 0) -> Trial:
         over_constant=compare(kept, coding, gold, judged, constant(kept, judged), seed),
         lost=dict(lost),
         n=len(rows),
-        rows_known=hashes is not None,
+        rows_known=rows_known,
     )
 
 

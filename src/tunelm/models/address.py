@@ -20,28 +20,49 @@ _PRINTABLE = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True)
 class Address:
-    """Where an endpoint is. `own`: on this very machine, by its name or number."""
+    """Where an endpoint is, or several that have the same model.
+
+    `own`: on this very machine, by name or number, all of them. Of several, `each` has the single
+    ones, `url` all with commas between, and `host` is that of the first elsewhere.
+    """
 
     url: str
     host: str
     own: bool
+    each: tuple[Address, ...] = ()
 
     @property
     def open_wire(self) -> bool:
         """Whether what is sent there, the key too, can be read on the way."""
+        if self.each:
+            return any(one.open_wire for one in self.each)
         return not self.own and self.url.startswith("http:")
 
 
 def parse_address(text: str | None) -> Address:
-    """The address behind a `base_url`; OpenAI's own when None.
+    """The address behind a `base_url`, or the addresses with commas between; OpenAI's when None.
 
-    Raises ConfigError for what is no http(s) address, and for one that holds a user name, a
-    password or a query: it would stand in files. The message does not repeat such a one.
+    Raises ConfigError for what is no http(s) address, for one that holds a user name, a password
+    or a query (it would stand in files; the message does not repeat such a one), and for one that
+    stands there twice.
 
     >>> parse_address("http://127.0.0.1:11434/v1/").own, parse_address(None).own
     (True, False)
+    >>> [one.url for one in parse_address("http://a:8000/v1, http://b:8000/v1").each]
+    ['http://a:8000/v1', 'http://b:8000/v1']
     """
-    given = (ENDPOINTS["openai"] if text is None else text).strip()
+    given = ENDPOINTS["openai"] if text is None else text
+    each = tuple(_single(part.strip()) for part in given.split(","))
+    if len(each) == 1:
+        return each[0]
+    urls = [one.url for one in each]
+    if twice := [url for url in urls if urls.count(url) > 1]:
+        raise ConfigError(f"base_url names {twice[0]} twice: name each endpoint once.")
+    elsewhere = [one for one in each if not one.own]
+    return Address(", ".join(urls), (elsewhere or each)[0].host, not elsewhere, each)
+
+
+def _single(given: str) -> Address:
     try:
         parts = urlsplit(given)
         host, _ = (parts.hostname or "").lower(), parts.port
@@ -61,7 +82,10 @@ def parse_address(text: str | None) -> Address:
     return Address(given.rstrip("/"), host, is_loopback(host))
 
 
-_ADDRESS_FORM = "Valid: http://127.0.0.1:11434/v1, https://api.openai.com/v1, and the like."
+_ADDRESS_FORM = (
+    "Valid: http://127.0.0.1:11434/v1, https://api.openai.com/v1, and the like; several that have "
+    "the same model with commas between."
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -79,7 +103,8 @@ def key_variable(variable: str | None, address: Address) -> str | None:
     ConfigError where the key itself seems to stand in the variable's place.
     """
     if variable is None:
-        return OPENAI_KEY if address.host == "api.openai.com" else None
+        hosts = {one.host for one in address.each or (address,)}
+        return OPENAI_KEY if hosts == {"api.openai.com"} else None
     if not _VARIABLE.fullmatch(variable):
         raise ConfigError(
             "api_key_env is the name of an environment variable in capitals, such as "

@@ -26,6 +26,8 @@ from tunelm.models.address import Address, read_key
 TIMEOUT_S = 120.0
 """Longest wait for an answer: a model on one's own machine may have to be loaded first."""
 CONNECT_S = 10.0
+CALLS_AT_ONCE = 8
+"""Most requests under way at one endpoint."""
 MAX_BYTES = 16 * 2**20
 """Longest answer read; one of a chat has kilobytes."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -55,6 +57,8 @@ class Endpoint:
 
     The key is read from the environment variable `variable` when this is made.
     """
+
+    most = CALLS_AT_ONCE
 
     def __init__(
         self, address: Address, variable: str | None = None, timeout_s: float = TIMEOUT_S

@@ -73,14 +73,16 @@ def note_labels(run: RunDir, split: Split) -> None:
 
     Raises ConfigError as `task_labels` does.
     """
-    from tunelm.rundir import write_json
+    from tunelm.rundir import read_json, write_json
 
     task = run.config.task
     if task.kind != "classification":
         return
     labels = task_labels(task, split.train)
     warnings = unseen_labels(labels, {"dev": split.dev, "test": split.test})
-    write_json(run.path / FILE, {"labels": labels, "warnings": warnings})
+    settled = {"labels": list(labels), "warnings": list(warnings)}
+    if read_json(run.path / FILE, {}) != settled:
+        write_json(run.path / FILE, settled)
     known = task.model_copy(update={"labels": labels})
     run.config = run.config.model_copy(update={"task": known})
 

@@ -91,7 +91,7 @@ def load_base(config: ModelConfig, quantized: bool = False) -> Base:
     logging.disable_progress_bar()  # ours says what is being done
 
     device = choose_device(config.device)
-    dtype = weights_dtype(config.dtype, device)[0]
+    dtype = weights_dtype(config)
     more = four_bits.loading_options(device, dtype) if quantized else {}
     with _load_errors(config):
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -108,8 +108,8 @@ def load_base(config: ModelConfig, quantized: bool = False) -> Base:
     return Base(model.eval(), tokenizer, device)
 
 
-def weights_dtype(wanted: str, device: str) -> tuple[torch.dtype, str]:
-    """What the weights are held in where `model.dtype` is `wanted`, and why.
+def explained_dtype(config: ModelConfig) -> tuple[torch.dtype, str]:
+    """What `load_base` holds the weights in, and why.
 
     bfloat16 on a GPU that computes in it (NVIDIA's from compute capability 8.0 on: older ones
     only emulate it), else float32. Never float16 by itself: its range is so narrow that gradients
@@ -117,8 +117,9 @@ def weights_dtype(wanted: str, device: str) -> tuple[torch.dtype, str]:
     """
     import torch
 
-    if wanted != "auto":
-        return getattr(torch, wanted), "dtype of [model]"
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype), "dtype of [model]"
+    device = choose_device(config.device)
     if device != "cuda":
         return torch.float32, f"on {device} nothing is gained by less"
     if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -179,6 +180,11 @@ def choose_device(wanted: str) -> str:
             f"model.device = {wanted!r}, but this machine has none. Use 'auto' or 'cpu'."
         )
     return wanted
+
+
+def weights_dtype(config: ModelConfig) -> torch.dtype:
+    """What `load_base` holds the weights in."""
+    return explained_dtype(config)[0]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from tunelm.models.endpoint import Endpoint, Reply, printable
+from tunelm.models.fleet import Fleet
 from tunelm.models.protocol import Answer, Dialect
 
 
@@ -32,7 +33,7 @@ class Seen:
             if answer.served:
                 self._served[printable(answer.served)] = None
 
-    def notes(self, name: str, endpoint: Endpoint, dialect: Dialect) -> tuple[str, ...]:
+    def notes(self, name: str, endpoint: Endpoint | Fleet, dialect: Dialect) -> tuple[str, ...]:
         """One sentence for each thing worth knowing."""
         found: list[str] = []
         if not dialect.temperature:

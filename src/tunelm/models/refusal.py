@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunelm.errors import ModelError
 from tunelm.models.endpoint import Endpoint, Reply, printable
 from tunelm.models.protocol import model_entries, model_names
+
+if TYPE_CHECKING:
+    from tunelm.models.fleet import Fleet
 
 NO_QUOTA = "insufficient_quota"
 """A 429 that waiting does not mend."""
@@ -29,7 +32,7 @@ def final(reply: Reply) -> bool:
     return status in (401, 403, 404, 405) or 300 <= status < 400 or reply.code == NO_QUOTA
 
 
-def refusal(model: str, endpoint: Endpoint, reply: Reply) -> str:
+def refusal(model: str, endpoint: Endpoint | Fleet, reply: Reply) -> str:
     """One line: what was got instead of an answer, and how to mend it.
 
     For an address or a name that is not there, GET /models is asked what is.
@@ -47,7 +50,7 @@ def refusal(model: str, endpoint: Endpoint, reply: Reply) -> str:
     return head
 
 
-def describe(model: str, endpoint: Endpoint) -> dict[str, Any]:
+def describe(model: str, endpoint: Endpoint | Fleet) -> dict[str, Any]:
     """What the endpoint says about a model, from GET /models: {listed, entry}; None: nothing.
 
     Raises ModelError where nothing answers there, or the key is refused (401).
@@ -64,14 +67,14 @@ def describe(model: str, endpoint: Endpoint) -> dict[str, Any]:
     return {"listed": len(entries) if reply.data is not None else None, "entry": entry}
 
 
-def _key_advice(endpoint: Endpoint) -> str:
+def _key_advice(endpoint: Endpoint | Fleet) -> str:
     if endpoint.variable is None:
         return "It wants a key: put it into an environment variable, and its name into api_key_env."
     state = "is set, but this key is not accepted" if endpoint.has_key else "is not set"
     return f"The key is read from the environment variable {endpoint.variable}, which {state}."
 
 
-def _models_there(model: str, endpoint: Endpoint) -> str:
+def _models_there(model: str, endpoint: Endpoint | Fleet) -> str:
     names = model_names(endpoint.models())
     if not names:
         return ""

@@ -19,7 +19,8 @@ from typing import Any
 from tunelm.errors import ConfigError, ModelError
 from tunelm.models.address import Address, key_variable, parse_address
 from tunelm.models.budget import Hold, Prices, Wallet, check_allowed
-from tunelm.models.endpoint import Endpoint, Reply
+from tunelm.models.endpoint import TIMEOUT_S, Endpoint, Reply
+from tunelm.models.fleet import Fleet
 from tunelm.models.notes import Seen
 from tunelm.models.prompted import PromptedModel
 from tunelm.models.protocol import (
@@ -46,7 +47,6 @@ from tunelm.types import (
     Usage,
 )
 
-CALLS_AT_ONCE = 8
 TRIES = 5
 """Most times one request is sent, the first time included."""
 BACKOFF_S = 0.5
@@ -67,7 +67,8 @@ def open_remote(
 
     Args:
         model: its name there.
-        base_url: the endpoint, such as http://127.0.0.1:11434/v1; OpenAI's when None.
+        base_url: the endpoint, such as http://127.0.0.1:11434/v1, or several that have the model,
+            with commas between; OpenAI's when None.
         api_key_env: the environment variable that holds the key. None: OPENAI_API_KEY for
             OpenAI itself, no key for any other endpoint.
         prices: what it charges; unknown when None.
@@ -82,8 +83,17 @@ def open_remote(
     prices, wallet = prices or Prices(), wallet or Wallet()
     address = parse_address(base_url)
     check_allowed(address.own, f"{model} at {address.url}", prices, wallet.budget)
-    endpoint = Endpoint(address, key_variable(api_key_env, address))
+    endpoint = open_address(address, key_variable(api_key_env, address))
     return RemoteModel(endpoint, model, prices, wallet, route)
+
+
+def open_address(
+    address: Address, variable: str | None = None, timeout_s: float = TIMEOUT_S
+) -> Endpoint | Fleet:
+    """The endpoint at an address, or the fleet at several; nothing is sent yet."""
+    if not address.each:
+        return Endpoint(address, variable, timeout_s)
+    return Fleet([Endpoint(one, variable, timeout_s) for one in address.each], address)
 
 
 def place_of(settings: EndpointSettings) -> tuple[Address, str | None, Prices]:
@@ -97,7 +107,8 @@ def place_of(settings: EndpointSettings) -> tuple[Address, str | None, Prices]:
     address = parse_address(settings.base_url)
     variable = key_variable(settings.api_key_env, address)
     prices = Prices(settings.usd_per_million_in, settings.usd_per_million_out)
-    if not prices.known and not address.own:
+    hosts = {one.host for one in address.each or (address,)}
+    if not prices.known and not address.own and len(hosts) == 1:
         prices = _listed(address.host, settings.model) or prices
     return address, variable, prices
 
@@ -147,13 +158,14 @@ def open_adapted(adapted: Adapted, wallet: Wallet | None) -> PromptedModel:
 
 
 class RemoteModel:
-    """See ChatModel. At most CALLS_AT_ONCE requests are under way, whoever asks.
+    """See ChatModel. At most `endpoint.most` requests are under way, whoever asks.
 
     Answers of 408, 429 and 5xx, lost connections and answers that cannot be read are tried
     again, TRIES times in all, waiting longer each time or as long as Retry-After says; a row
     that still fails has its error. What refuses the very first request for good (key, address,
     name of the model) is a ModelError. An endpoint that wants `max_completion_tokens`, or no
-    `temperature`, gets what it wants from then on.
+    `temperature`, gets what it wants from then on. In a fleet the endpoint that failed rests
+    instead of the request, which the others may have at once.
 
     Latency is that of the try that was answered. `usage` is that of the answer; what tries
     without an answer may have cost is kept in the wallet, and counted in `notes`.
@@ -163,7 +175,7 @@ class RemoteModel:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Endpoint | Fleet,
         name: str,
         prices: Prices | None = None,
         wallet: Wallet | None = None,
@@ -178,7 +190,7 @@ class RemoteModel:
         self.backoff_s = backoff_s
         self._dialect = Dialect()
         self._seen = Seen()
-        self._slots = threading.Semaphore(CALLS_AT_ONCE)
+        self._slots = threading.Semaphore(endpoint.most)
         self._first = threading.Lock()
         self._reached = False
 
@@ -188,7 +200,26 @@ class RemoteModel:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the results must know, as far as it has come up."""
-        return self._seen.notes(self.name, self.endpoint, self._dialect)
+        found = self._seen.notes(self.name, self.endpoint, self._dialect)
+        if isinstance(self.endpoint, Fleet):
+            found = (*found, f"{self.name}: {self.endpoint.note()}")
+        return found
+
+    @property
+    def endpoints(self) -> list[dict[str, Any]] | None:
+        """What became of the requests by endpoint (`Fleet.counts`); None for a single one."""
+        return self.endpoint.counts() if isinstance(self.endpoint, Fleet) else None
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows to ask for before the answers are written.
+
+        What a kill loses may have to be paid again; where nothing is paid, more keep a fleet busy.
+        """
+        if not isinstance(self.endpoint, Fleet):
+            return self.endpoint.most
+        paid = self.prices.known and not self.prices.free
+        return (8 if paid else 64) * len(self.endpoint.members)
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """See ChatModel. Raises ModelError for the whole model, BudgetError at the cap."""
@@ -212,7 +243,7 @@ class RemoteModel:
                     stopped.set()
 
         # Daemons: Ctrl-C must not wait for a slow endpoint.
-        count = min(CALLS_AT_ONCE, len(requests))
+        count = min(self.endpoint.most, len(requests))
         threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
@@ -345,6 +376,8 @@ class RemoteModel:
         return 0.0 if refused or not reply.sent else None
 
     def _pause(self, attempt: int, reply: Reply) -> float:
+        if isinstance(self.endpoint, Fleet):
+            return 0.0
         if reply.wait_s is not None:
             return min(reply.wait_s, MOST_WAIT_S)
         return min(self.backoff_s * 2**attempt, MOST_WAIT_S) * random.uniform(0.75, 1.25)

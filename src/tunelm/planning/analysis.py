@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from tunelm.planning.assumptions import FLAGS, Assumptions
 from tunelm.planning.breakeven import break_even
 from tunelm.planning.costs import FORMULA, TokenPrices
-from tunelm.planning.facts import MACHINE, RouteFacts, RunFacts
+from tunelm.planning.facts import MACHINE, WITHOUT_MODEL, RouteFacts, RunFacts
 from tunelm.planning.machines import Chosen
 from tunelm.planning.passing import METHOD, passing_cost
 from tunelm.planning.reckon import RouteCost, cheapest, reckon
@@ -45,6 +46,8 @@ def analyse(
         "task": run.task,
         "unit": run.unit,
         "metric": run.metric,
+        "metric_best": run.best,
+        "winner": run.winner,
         "n": run.n,
         "run_made": run.made.isoformat(),
         "made": today.isoformat(),
@@ -53,6 +56,7 @@ def analyse(
         "prices": _prices(rivals, costs, chosen, today),
         "routes": [_route(facts, costs.get(facts.name), given) for facts in run.routes],
         "cheapest": cheapest(ranked, given.volume),
+        "cases": [],
         "break_even": _pairs(rivals, ranked),
         "lead": _lead(ranked, given.volume),
         "sensitivity": [_swing(swing) for swing in swings(rivals, given, today)],
@@ -95,6 +99,7 @@ def _route(facts: RouteFacts, cost: RouteCost | None, given: Assumptions) -> dic
         "where": facts.where,
         "as_if": facts.as_if,
         "model": facts.model,
+        "score": facts.score,
         "lost_calls": facts.lost_calls,
         "lost_usd": facts.lost_usd,
         "spent": [
@@ -113,6 +118,7 @@ def _route(facts: RouteFacts, cost: RouteCost | None, given: Assumptions) -> dic
         "completion_tokens": facts.completion,
         "turns": facts.turns,
         "seconds": facts.seconds,
+        "seconds_a_month": _seconds_a_month(facts, given),
         "seeds": facts.seeds,
         "once": [dataclasses.asdict(part) for part in cost.once],
         "once_usd": cost.once_usd,
@@ -135,6 +141,11 @@ def _route(facts: RouteFacts, cost: RouteCost | None, given: Assumptions) -> dic
     }
 
 
+def _seconds_a_month(facts: RouteFacts, given: Assumptions) -> float | None:
+    """How long the machine works for a month's units, one at a time."""
+    return None if facts.seconds is None else facts.seconds / given.speed * given.volume
+
+
 def _curve(cost: RouteCost) -> dict[str, Any] | None:
     if cost.curve is None:
         return None
@@ -152,8 +163,10 @@ def _busy(cost: RouteCost, given: Assumptions) -> float | None:
 def _passing(
     facts: RouteFacts, cost: RouteCost, usd: float | None, given: Assumptions
 ) -> dict[str, Any]:
-    if usd is None:
-        return {"usd": None, "low": None, "high": None, "share": None, "n": 0, "why": cost.why}
+    if usd is None:  # how many pass is known all the same
+        found = passing_cost(facts.answered, 0.0, None)
+        unpriced = replace(found, usd=None, low=None, high=None, why=found.why or cost.why)
+        return dataclasses.asdict(unpriced)
     hits = (facts.cacheable or 0.0) * given.cache_hit_rate
     return dataclasses.asdict(passing_cost(facts.answered, usd, cost.prices, hits))
 
@@ -285,6 +298,13 @@ def _warnings(
         told.append(
             f"How long an answer takes was measured on the machine of the run, one at a time, and "
             f"not on {chosen.name}: --speed says how many times as fast that is."
+        )
+    spare = [r.name for r in run.routes if r.kind in WITHOUT_MODEL and not r.control]
+    if given.usd_per_hour is not None and spare:
+        told.append(
+            f"{', '.join(spare)} answer{'s' if len(spare) == 1 else ''} without a language model, "
+            "and would do so on any machine: what it is reckoned with here is the rent of the "
+            "models' machine."
         )
     whys = {r.answered.why for r in run.routes if r.answered and r.answered.passes is None}
     told += [f"No cost of a passing {run.unit}: {why}." for why in sorted(whys)]

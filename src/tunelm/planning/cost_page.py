@@ -7,9 +7,14 @@ from typing import Any
 
 from tunelm.cells import table
 from tunelm.planning.breakeven import BETWEEN, FROM, FROM_THE_FIRST, NEVER, SAME, UP_TO
+from tunelm.planning.reckon import NO_MACHINE
 
 UNKNOWN = "unknown"
 PLOT, TORNADO = "cost.svg", "cost-sensitivity.svg"
+
+CENT = 0.01
+_LEAST = 1e-6
+"""Dollars below which digits tell nobody anything."""
 
 Analysis = Mapping[str, Any]
 Rows = list[dict[str, str]]
@@ -20,9 +25,13 @@ def money(value: float | None) -> str:
 
     >>> money(1234.5), money(2.5), money(0.000105), money(0), money(None), money(-3)
     ('$1,234', '$2.50', '$0.000105', '$0', 'unknown', '-$3.00')
+    >>> money(0.0000000006)
+    'under $0.000001'
     """
     if value is None:
         return UNKNOWN
+    if 0 < value < _LEAST:
+        return f"under ${_LEAST:.6f}"
     size = abs(value)
     if size >= 100:
         text = f"{size:,.0f}"
@@ -52,8 +61,7 @@ def verdict(analysis: Analysis) -> str:
     unit, routes = analysis["unit"], _rivals(analysis)
     best, volume = analysis["cheapest"], assumed(analysis, "volume")
     if best is None:
-        why = "; ".join(f"{r['name']}: {r['why']}" for r in routes) or "no route has finished"
-        return f"No route's cost is known: {why}."
+        return " ".join([_nothing_known(routes), *_of_the_choice(analysis)])
     its = next(r for r in routes if r["name"] == best)
     known = [r for r in routes if r["month_usd"] is not None]
     said = (
@@ -65,7 +73,38 @@ def verdict(analysis: Analysis) -> str:
         said += f"; next is {others[0][1]} with {money(others[0][0])}"
     unknown = [r["name"] for r in routes if r["month_usd"] is None]
     rest = f" Unknown, and so not compared: {', '.join(unknown)}." if unknown else ""
-    return f"{said}.{rest}"
+    return " ".join([f"{said}.{rest}", *_of_the_choice(analysis)])
+
+
+def _nothing_known(routes: list[Mapping[str, Any]]) -> str:
+    """Why no cost is known, once for all routes that share the reason."""
+    by_why: dict[str, list[str]] = {}
+    for route in routes:
+        by_why.setdefault(route["why"].removeprefix(f"{UNKNOWN}: "), []).append(route["name"])
+    if list(by_why) == [NO_MACHINE.removeprefix(f"{UNKNOWN}: ")]:
+        return (
+            "What a route costs depends on the machine that answers, and nobody has said what it "
+            "costs: give --watts and --usd-per-kwh, --gpu, or --price-as."
+        )
+    why = "; ".join(f"{', '.join(names)}: {why}" for why, names in by_why.items())
+    return f"No route's cost is known: {why or 'no route has finished'}."
+
+
+def _of_the_choice(analysis: Analysis) -> list[str]:
+    """What the route that the comparison chose costs, where that is not said yet."""
+    chosen = next((r for r in _rivals(analysis) if r["name"] == analysis["winner"]), None)
+    if chosen is None or chosen["name"] == analysis["cheapest"]:
+        return []
+    if chosen["month_usd"] is not None:
+        return [f"The comparison chose {chosen['name']}, which costs {money(chosen['month_usd'])}."]
+    told = [
+        f"{_cents(usd)} a month on {case['name']}"
+        for case in analysis["cases"]
+        if (usd := case["month_usd"].get(chosen["name"])) is not None
+    ]
+    if not told:
+        return []
+    return [f"For example, the comparison's choice, {chosen['name']}: {'; '.join(told)}."]
 
 
 def assumed(analysis: Analysis, name: str) -> Any:
@@ -81,19 +120,59 @@ def month_rows(analysis: Analysis) -> Rows:
     """
     routes = sorted(_rivals(analysis), key=_rank)
     unit = analysis["unit"]
-    return [
+    rows = [
         {
             "route": r["name"] + (" (cheapest)" if r["name"] == analysis["cheapest"] else ""),
+            analysis["metric"]: _score(r["score"], analysis["metric_best"]),
             "answers": (r["as_if"] and f"as if at {r['as_if']}") or f"{r['model']}, {r['where']}",
             "once": money(r["once_usd"]),
             f"an {unit}" if unit == "answer" else f"a {unit}": money(r["running_usd"]),
             "one more": money(r["one_more_usd"]),
             "rent a month": money(r["rent_a_month"]) if r["curve"] else UNKNOWN,
             "busy": "-" if r["busy"] is None else f"{r['busy']:.2%}",
+            "machine time a month": "-"
+            if r["seconds_a_month"] is None
+            else f"{number(r['seconds_a_month'])} s",
             "a month, all in": money(r["month_usd"]),
             "note": r["why"] or _until(r),
         }
         for r in routes
+    ]
+    return _known_columns(rows)
+
+
+def _score(value: float | None, best: float | None) -> str:
+    """In points of 100; of a metric without a best value, as it is."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.3f}" if best is None else f"{100 * value / best:.1f}"
+
+
+def _cents(usd: float) -> str:
+    """Dollars of an example, to the cent."""
+    return money(usd) if usd >= CENT else f"under ${CENT:.2f}"
+
+
+def _known_columns(rows: Rows) -> Rows:
+    """The columns in which anything is known of any route."""
+    names = list(rows[0]) if rows else []
+    empty = {name for name in names if all(row[name] in (UNKNOWN, "-") for row in rows)}
+    return [{name: cell for name, cell in row.items() if name not in empty} for row in rows]
+
+
+def case_rows(analysis: Analysis) -> Rows:
+    """What each route would cost a month in common cases."""
+    return [
+        {
+            "case": case["name"],
+            "price": case["price"],
+            **{
+                f"{name}, a month": "-" if usd is None else _cents(usd)
+                for name, usd in case["month_usd"].items()
+            },
+            "option": case["option"],
+        }
+        for case in analysis["cases"]
     ]
 
 
@@ -157,22 +236,29 @@ def running_rows(analysis: Analysis) -> Rows:
 
 
 def passing_rows(analysis: Analysis) -> Rows:
-    """Dollars for a passing unit, with the interval."""
-    return [
+    """Dollars for a passing unit, with the interval; nothing where no share that passes is."""
+    if all(r["passing"]["share"] is None for r in _rivals(analysis)):
+        return []
+    rows = [
         {
             "route": route["name"],
             "pass": "unknown" if p["share"] is None else f"{p['share']:.1%}",
             "rows": f"{p['n']} in {p['n_groups']} groups" if p.get("n_groups") else "-",
-            "running": _passing(p),
-            "all in": _passing(route["passing_all_in"]),
+            "running": _passing(p, route),
+            "all in": _passing(route["passing_all_in"], route),
         }
         for route in _rivals(analysis)
         if (p := route["passing"])["n"] or p["why"]
     ]
+    return _known_columns(rows)
 
 
-def _passing(found: Mapping[str, Any]) -> str:
+def _passing(found: Mapping[str, Any], route: Mapping[str, Any]) -> str:
     if found["usd"] is None:
+        if found["share"] == 0:
+            return "none passed"
+        if found["why"] == route["why"]:  # said of the route itself
+            return UNKNOWN
         return f"{UNKNOWN}: {found['why'].removeprefix('unknown: ')}" if found["why"] else UNKNOWN
     if found["low"] is None:
         return money(found["usd"])
@@ -181,8 +267,10 @@ def _passing(found: Mapping[str, Any]) -> str:
 
 
 def pair_rows(analysis: Analysis) -> Rows:
-    """From which volume on one route costs less than another."""
+    """From which volume on one route costs less than another; nothing where no pair is known."""
     unit = analysis["unit"]
+    if all(p["kind"] is None for p in analysis["break_even"]):
+        return []
     return [
         {
             "pair": f"{p['second']} against {p['first']}",
@@ -262,6 +350,7 @@ def price_rows(analysis: Analysis) -> Rows:
 
 TABLES = (
     ("What each route costs", month_rows),
+    ("In common cases, as examples", case_rows),
     ("When one pays off", pair_rows),
     ("What flips the answer", sensitivity_rows),
     ("A passing one", passing_rows),
@@ -304,7 +393,9 @@ def markdown(analysis: Analysis) -> str:
             lines += [f"![Cost a month by volume]({PLOT})", ""]
         if rows_of is sensitivity_rows and rows:
             lines += [f"![What moves the lead of the cheapest route]({TORNADO})", ""]
-        if rows_of is passing_rows and rows:
+        if rows_of is passing_rows and any(
+            r["passing"]["low"] is not None for r in _rivals(analysis)
+        ):
             lines += [f"Intervals of 95%: {analysis['interval']}.", ""]
     lines += ["## How it is reckoned", "", "```", analysis["formula"].rstrip(), "```", "", LEFT_OUT]
     return "\n".join(lines) + "\n"

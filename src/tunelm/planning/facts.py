@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 
 MACHINE, ENDPOINT = "this machine", "an endpoint"
 
+WITHOUT_MODEL = ("constant", "rule", "nearest", "classifier")
+"""Kinds that answer without a language model: there is nothing to host, on any machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spent:
@@ -92,6 +95,7 @@ class RouteFacts:
         ends: the day on which its model shuts down, with `ends_source`.
         answered: the test rows.
         training: the listed price of training by the token, where there is one.
+        score: by the primary metric on the test rows; None where there is none.
     """
 
     name: str
@@ -120,11 +124,16 @@ class RouteFacts:
     ends_source: str = ""
     answered: Answered | None = None
     training: Price | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run: its routes and its test set."""
+    """A run: its routes and its test set.
+
+    `best` is the best value of the metric, None where it has none; `winner` the route that the
+    comparison chose, on dev.
+    """
 
     path: str
     task: str
@@ -133,6 +142,8 @@ class RunFacts:
     n: int
     made: date
     routes: tuple[RouteFacts, ...]
+    best: float | None = 1.0
+    winner: str | None = None
     other_usd: float = 0.0
     """What the ledger has for no route of the run: a judge's calls."""
     other_calls: int = 0

@@ -30,6 +30,8 @@ from tunelm.types import Estimate, Plan
 
 SCHEMA_VERSION = 1
 _NOT_ASKED = "unknown: nothing was timed; tunelm plan --probe times a few steps"
+_NOT_MADE = "unknown: forecast for routes of kind local alone"
+"""Where a route's own plan sends to tunelm plan, and this is it."""
 
 
 def forecast_route(
@@ -63,7 +65,12 @@ def forecast_route(
         found = dict(route.plan(ctx).forecasts)
         if isinstance(route, LocalRoute) and remote_base(config.model) is None:
             found |= forecast_local(route, ctx, probe=probe)
-        return found
+        return {
+            what: dataclasses.replace(each, method=_NOT_MADE)
+            if each.method.startswith("unknown: tunelm plan")
+            else each
+            for what, each in found.items()
+        }
 
 
 def forecast_local(route: LocalRoute, ctx: FitContext, *, probe: bool) -> dict[str, Estimate]:

@@ -40,6 +40,7 @@ class Known:
         forecasts: of each route.
         learned: of each route tried on slices: rows of a table, and what more rows would bring.
         criteria: what people rate answers by, with the question of each.
+        missing: what has to be installed before a comparison; "" where nothing is missing.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class Known:
         default_factory=dict[str, tuple[tuple[Mapping[str, str], ...], str]]
     )
     criteria: tuple[tuple[str, str], ...] = ()
+    missing: str = ""
 
     @property
     def load(self) -> Load:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tunelm.planning.cost_page import money
@@ -13,7 +14,7 @@ from tunelm.planning.registry import size_of
 from tunelm.planning.risks import WANTED, changes, risks
 from tunelm.planning.rules import WAYS, Advice, Rule, advise, settings
 from tunelm.planning.sample import Spread, groups_for, smallest_difference
-from tunelm.planning.shortlist import Candidate
+from tunelm.planning.shortlist import SPEED, Candidate
 from tunelm.scoring.metrics import metrics_for
 from tunelm.types import Estimate
 
@@ -56,7 +57,7 @@ def propose(known: Known) -> Proposal:
 
 def needed(known: Known) -> list[str]:
     """What only the user can give, before the plan can be carried out."""
-    found: list[str] = []
+    found = [known.missing] if known.missing else []
     if known.sample is None:
         found += [
             (
@@ -96,18 +97,11 @@ def _summary(known: Known, advice: Advice, priced: Sequence[Way]) -> list[str]:
     said = [f"Try first: {WAYS[first[0]]}." if first else "Nothing but the controls can be tried."]
     if len(first) > 1:
         said.append(f"Then, in this order: {'; '.join(WAYS[way] for way in first[1:])}.")
-    top = known.models.top
-    if top:
-        names = ", ".join(c.model.name for c in top)
-        said.append(f"Base models that fit the constraints, side by side: {names}.")
-    else:
-        said.append("No model of the registry fits the constraints: section 2 says why.")
-    if known.base is not None and known.base.name == "tunelm-nano" and top:
-        said.append(f"Try the plan here with tunelm-nano; real work: {top[0].model.name}.")
+    said += _which_model(known)
     if rent := rentable(known.wishes, known.today):
         listed, elsewhere = rent
         hour = listed.rent(known.today)
-        larger = known.models_on(elsewhere).top
+        larger, top = known.models_on(elsewhere).top, known.models.top
         if larger and hour and (not top or larger[0].model.parameters > top[0].model.parameters):
             said.append(
                 f"No GPU was found here. On a rented {listed.name} ({money(hour.value)} an hour, "
@@ -122,6 +116,19 @@ def _summary(known: Known, advice: Advice, priced: Sequence[Way]) -> list[str]:
             f"{cheapest.as_of}; whether it is good enough only a comparison says."
         )
     return said
+
+
+def _which_model(known: Known) -> list[str]:
+    """The base model to take, and what the plan is tried with."""
+    top = known.models.top
+    if not top:
+        return ["No model of the registry fits the constraints: section 2 says why."]
+    said = f"Base model for real work: {top[0].model.name}"
+    if others := [c.model.name for c in top[1:]]:
+        said += f"; beside it, to see whether a smaller one will do, {' and '.join(others)}"
+    if known.base is not None and known.base.name == "tunelm-nano":
+        said += ". The plan can be tried at once with the bundled tunelm-nano"
+    return [f"{said}."]
 
 
 def _constraints(known: Known) -> list[Row]:
@@ -163,6 +170,7 @@ def _models(known: Known) -> dict[str, Any]:
         ],
         "only_qlora": list(found.only_qlora),
         "others": list(found.others),
+        "timed": SPEED if any(c.hours is not None for c in found.top) else "",
     }
 
 
@@ -172,6 +180,7 @@ def _model_row(candidate: Candidate) -> Row:
     doubt = f"; not read there: {doubtful}" if doubtful else ""
     row = {
         "model": model.name,
+        "size": size_of(model.parameters),
         "parameters": f"{model.parameters:,}",
         "context": f"{model.context:,}",
         "licence": model.licence,
@@ -180,7 +189,7 @@ def _model_row(candidate: Candidate) -> Row:
         "source": f"{model.source}, {model.as_of}{doubt}",
     }
     if seconds is not None:
-        row["fits"] += f"; {seconds:.2g} s an answer at least (formula: memory speed)"
+        row["fits"] += f"; {seconds:.2g} s an answer at least"
     return row
 
 
@@ -189,6 +198,7 @@ def _data(known: Known) -> dict[str, Any]:
     assert sample is not None
     return {
         "path": sample.path,
+        "name": Path(sample.path).name,
         "status": dict(sample.status),
         "parts": [
             {"part": part, "rows": f"{sample.rows[part]:,}", "groups": f"{sample.groups[part]:,}"}
@@ -305,6 +315,7 @@ def _evaluation(known: Known) -> dict[str, Any]:
             }
             for name, m in metrics.items()
         ],
+        "means": _short(metrics[primary].description),
         "criteria": [{"criterion": name, "what people are asked": q} for name, q in known.criteria],
         "controls": [
             "a constant answer: whatever it scores is no skill",

@@ -121,11 +121,11 @@ def _why_not(why: str) -> str:
 
 def _machine_time(facts: RouteFacts, given: Assumptions) -> Part:
     machine = given.machine
-    if machine is None:
-        return Part(MACHINE_TIME, None, NO_MACHINE)
     if facts.fit_seconds is None:
         return Part(MACHINE_TIME, None, "unknown: how long fitting took was not measured")
     seconds = facts.fit_seconds / given.speed
+    if machine is None:
+        return Part(MACHINE_TIME, None, f"{seconds:.4g} s of fitting; {NO_MACHINE}")
     return Part(MACHINE_TIME, machine.working(seconds), f"{seconds:.4g} s of fitting")
 
 

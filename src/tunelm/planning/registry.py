@@ -209,10 +209,10 @@ def stored_parameters(folder: Path) -> int:
 def size_of(parameters: float) -> str:
     """A count of parameters as people say it.
 
-    >>> size_of(8_030_261_248), size_of(494_032_768), size_of(3_443_136)
-    ('8.0B', '494M', '3.4M')
+    >>> size_of(8_030_261_248), size_of(999_885_952), size_of(494_032_768), size_of(3_443_136)
+    ('8.0B', '1.0B', '494M', '3.4M')
     """
-    if parameters >= 1e9:
+    if parameters >= 999.5e6:
         return f"{parameters / 1e9:.1f}B"
     millions = parameters / 1e6
     return f"{millions:.0f}M" if millions >= 100 else f"{millions:.1f}M"

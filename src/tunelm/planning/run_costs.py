@@ -18,6 +18,7 @@ from tunelm.errors import ConfigError, RunDirError
 from tunelm.planning.answered import answered_rows, pass_limit
 from tunelm.planning.facts import (
     MACHINE,
+    WITHOUT_MODEL,
     RouteFacts,
     RunFacts,
     Spent,
@@ -25,7 +26,7 @@ from tunelm.planning.facts import (
 from tunelm.planning.listed import Listing, as_if_hosted, hosted, shutdown_of
 from tunelm.rundir import SCHEMA_VERSION, read_json
 
-LEARNING = ("prompt", "rag", "local", "cloud", "hybrid", "distill")
+LEARNING = ("prompt", "rag", "local", "cloud", "hybrid", "distill", "classifier", "nearest")
 """Kinds that learn from train rows."""
 _ITEMS = {
     "train": "training",
@@ -40,7 +41,7 @@ ITEMS = ("training", "optimizer calls", "teacher's answers", OTHER, EVALUATION, 
 """What is paid once, in the order of tables."""
 
 _KEYS = frozenset(
-    ("task", "metrics", "split", "routes", "conversations", "created", "base", "baseline")
+    ("task", "metrics", "split", "routes", "conversations", "created", "base", "baseline", "winner")
 )
 
 Report = Mapping[str, Any]
@@ -77,6 +78,8 @@ def read_facts(
         n=_count(report, metric, of_talks),
         made=made,
         routes=tuple(routes),
+        best=report["metrics"][metric]["scale"],
+        winner=report["winner"]["name"],
         other_calls=other[0],
         other_usd=other[1],
     )
@@ -172,6 +175,9 @@ class _Reader:
             ends_source=listing.ends_source,
             answered=answered,
             training=listing.training,
+            score=(route["scores"] or {})
+            .get(self.report["task"]["primary_metric"], {})
+            .get("value"),
         )
 
     def _detail(self, name: str, seed: int) -> dict[str, Any]:
@@ -179,6 +185,8 @@ class _Reader:
         return read_json(path).get("detail", {}) if path.is_file() else {}
 
     def _listing(self, route: Mapping[str, Any], detail: Mapping[str, Any]) -> Listing:
+        if route["kind"] in WITHOUT_MODEL:
+            return Listing(MACHINE, "no language model", why="this machine has no list price")
         endpoint = route["endpoint"] or detail.get("endpoint")
         tuned = route["kind"] in ("local", "cloud", "hybrid", "distill")
         if endpoint is not None and not (

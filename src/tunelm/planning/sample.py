@@ -27,7 +27,7 @@ from tunelm.types import Example
 Measure = Callable[[Example], tuple[int, int]]
 """Tokens of (prompt, answer) by the base model's own tokenizer."""
 
-SHOWN = 400
+SHOWN = 240
 """Characters of a text of the row that is shown."""
 FEW_VALUES, ROWS_A_LABEL, LABEL_SIGNS = 50, 3, 80
 """Answers of at most so many values, so many rows each, and so long, are labels."""

@@ -14,7 +14,7 @@ from tunelm.planning.footprint import (
     seconds_per_answer,
     training,
 )
-from tunelm.planning.registry import PERMISSIVE, OpenModel, registry, size_of
+from tunelm.planning.registry import PERMISSIVE, OpenModel, registry
 from tunelm.planning.wishes import Wishes
 from tunelm.types import Estimate
 
@@ -128,11 +128,10 @@ def _candidate(model: OpenModel, wishes: Wishes, load: Load, tokens: float) -> C
     hours = None
     if machine.cores and tokens:
         hours = hours_of_training(model, machine.cores, tokens)
-    timed = "" if hours is None else f"; about {hours:.1f} h of training at most ({SPEED})"
+    timed = "" if hours is None else f", and trains at most {hours:.1f} h"
     fits = (
-        f"{size_of(model.parameters)} parameters; LoRA with batch {step.batch} needs "
-        f"{(step.memory.value or 0) / 1e9:.1f} GB (at most {(step.memory.high or 0) / 1e9:.1f}) of "
-        f"{machine.memory_bytes / 1e9:.0f}{timed}"
+        f"LoRA with batch {step.batch} takes {(step.memory.value or 0) / 1e9:.1f} GB (at most "
+        f"{(step.memory.high or 0) / 1e9:.1f}) of {machine.memory_bytes / 1e9:.0f}{timed}"
     )
     return Candidate(model, step, answering(model, load), seconds, hours, (fits, model.strengths))
 

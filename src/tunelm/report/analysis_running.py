@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tunelm.planning.facts import WITHOUT_MODEL
 from tunelm.report.analysis_setup import contenders
 from tunelm.report.evidence import find_pair
 from tunelm.report.phrases import counted, each, listed
@@ -163,6 +164,8 @@ def _first_choice(report: Report, winner: str, names: Sequence[str]) -> str:
 def served(report: Report, route: Mapping[str, Any]) -> str:
     """What answers in place of a route, and how fast."""
     first = route["latency"].get("time_to_first_token") or {"value": None}
+    if route["kind"] in WITHOUT_MODEL:  # has no tokens to wait for
+        first = {"value": None}
     token = "" if first["value"] is None else f", the first token {quantity(first['value'], 's')}"
     seconds = seconds_cell(route)
     return f"{route['name']}: {what_is_served(report, route)}; an answer takes {seconds}{token}."

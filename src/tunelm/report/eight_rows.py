@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tunelm.planning.facts import WITHOUT_MODEL
 from tunelm.report.analysis_running import (
     fitting_tokens,
     machine,
@@ -266,7 +267,7 @@ def _set_up(report: Report, route: Route) -> str:
 
 def _control(report: Report, route: Route) -> str:
     found = [counted(route["taken"]["settings"], "setting")]
-    if route["prompt"] is not None:
+    if route["prompt"] is not None and route["kind"] not in WITHOUT_MODEL:
         size = sum(len(message["content"]) for message in route["prompt"])
         found.append(f"a prompt of {counted(size, 'character')} to read")
     return ", ".join(found)

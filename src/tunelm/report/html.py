@@ -45,6 +45,8 @@ def html_page(report: Report) -> str:
         usage=words.usage_rows(report),
         tradeoff=tradeoff_rows(report),
         money=words.money_rows(report),
+        forecasts=words.forecast_rows(report),
+        meanings=words.meaning_rows(report),
         judge_notes=judge_notes(report),
         talks=[
             (heading, note, found)

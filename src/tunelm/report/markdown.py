@@ -14,6 +14,8 @@ from tunelm.report.tradeoff import tradeoff_rows
 from tunelm.report.words import (
     between,
     count,
+    forecast_rows,
+    meaning_rows,
     money_rows,
     p_cell,
     points,
@@ -51,7 +53,7 @@ def markdown_page(report: Report) -> str:
         f"Break-even: unknown here; {report['break_even_reason']}.",
         table(usage_rows(report)),
         table(_quantities(report)),
-        table(_forecasts(report)),
+        table(forecast_rows(report)),
         "## The prompt each route used, for the first test row",
         *_prompts(report),
         "## Settings of each route",
@@ -79,6 +81,7 @@ def _scores(report: Report) -> list[str]:
     return [
         "## Every metric, on the test rows",
         table(_metrics(report)),
+        table(meaning_rows(report)),
         *judge_notes(report),
         *_special(report),
         *_conversations(report),
@@ -95,8 +98,9 @@ def _about(report: Report) -> str:
 
 
 def _unit_note(report: Report) -> str:
-    unit = unit_of(report, report["task"]["primary_metric"])
-    return f"In {unit}; the interval is by independent group."
+    metric = report["task"]["primary_metric"]
+    what = inline(report["metrics"][metric]["description"])
+    return f"In {unit_of(report, metric)}: {what}. The interval is by independent group."
 
 
 def _warnings(report: Report) -> list[str]:
@@ -181,21 +185,6 @@ def _quantities(report: Report) -> list[dict[str, str]]:
         }
         for route in report["routes"]
         for name, found in route["measured"].items()
-    ]
-
-
-def _forecasts(report: Report) -> list[dict[str, str]]:
-    return [
-        {
-            "route": route["name"],
-            "forecast of": row["name"].replace("_", " "),
-            "said": quantity(row["forecast"], row["unit"]),
-            "was": quantity(row["measured"], row["unit"]),
-            "off by": "unknown" if row["error"] is None else f"{row['error']:+.0%}",
-            "how": row["method"],
-        }
-        for route in report["routes"]
-        for row in route["forecast_errors"]
     ]
 
 

@@ -173,6 +173,11 @@ def read_run(path: Path) -> Run:
     return Run(path, config, split, parts, ledger, lines or None, found, _judges(path))
 
 
+def read_parts(path: Path) -> dict[str, list[Example]]:
+    """The rows that every route of a run answers, and its conversations, by part."""
+    return _rows(path / "rows.jsonl", read_json(path / "split.json"))[0] | _talks(path / TALKS_FILE)
+
+
 def _with_parity(routes: Sequence[RouteRun]) -> tuple[RouteRun, ...]:
     """The routes; a job of fine-tuning on this machine is a parity check of a route `local`."""
     peers = [r.name for r in routes if r.kind == "local" and not r.control and r.finished]

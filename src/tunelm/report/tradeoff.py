@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunelm.planning.facts import WITHOUT_MODEL
 from tunelm.report.words import UNKNOWN, between, count, points, quantity, scale_of
 
 Report = Mapping[str, Any]
@@ -13,8 +14,8 @@ Report = Mapping[str, Any]
 def tradeoff_rows(report: Report) -> list[dict[str, str]]:
     """Each scored route's quality and the price of an answer, the best on the test rows first.
 
-    `seconds an answer` is for one request alone. The parameters are those of the model that
-    answers, an adapter's own left out; unknown behind an API.
+    `seconds an answer` is for one request alone. The parameters are those of the language model
+    that answers, an adapter's own left out; unknown behind an API.
     """
     metric = report["task"]["primary_metric"]
     scale = scale_of(report, metric)
@@ -55,5 +56,7 @@ def _measured(route: Mapping[str, Any], name: str) -> str:
 def _parameters(report: Report, route: Mapping[str, Any]) -> str:
     if route["endpoint"] is not None:
         return UNKNOWN
+    if route["kind"] in WITHOUT_MODEL:
+        return "no language model"
     own = route["measured"].get("student_parameters")
     return count(own["value"] if own else (report["base"] or {}).get("parameters"))

@@ -157,7 +157,8 @@ def _runner_up(report: Report, winner: str) -> str | None:
     if other is None:
         return "No other route finished, so there is no runner-up."
     if other == report["baseline"]:
-        return f"The runner-up on dev is the baseline, {other}, itself."
+        name = "" if other == route_of(report, other)["kind"] else f", {other},"
+        return f"The runner-up on dev is the baseline{name} itself."
     pair = find_pair(report["pairs"], metric, winner, other)
     if pair is None or pair["diff"] is None:
         return None
@@ -367,15 +368,30 @@ def _rows_and_looks(report: Report) -> list[str]:
             f"Runs on this machine have looked at this test set {looks} times. Each look that "
             "steers what you try next makes its verdict weaker; fresh test rows restore it."
         )
-    shared = split["contamination"]
-    if shared and shared["rows"]:
-        first = shared["found"][0]
-        warned.append(
-            f"{shared['rows']} of {shared['of']} test rows share 13 words in a row, or a whole "
-            f"short question, with a train row; the first: {first['piece'][:120]!r}. Where that is "
-            "more than quoted text, the scores are too good. split.json names the rows."
-        )
+    if text := _shared_words(split["contamination"]):
+        warned.append(text)
     for status, what in (("dropped", "left out"), ("cut", "cut to fit the model's context")):
         if number := split["ledger"].get(status):
             warned.append(f"{number} input rows were {what}; rows.jsonl says which and why.")
     return warned
+
+
+def _shared_words(shared: Mapping[str, Any] | None) -> str | None:
+    """That test rows say what train rows say: in what is asked, or in the answers alone."""
+    if not shared or not shared["rows"]:
+        return None
+    of, asked = shared["of"], shared.get("asked", shared["rows"])
+    first = f"the first: {shared['found'][0]['piece'][:120]!r}. split.json names the rows."
+    answers = shared["rows"] - asked
+    if not asked:
+        return (
+            f"{answers} of {of} test rows share 13 words in a row with a train row in the answer "
+            "alone, and none in what is asked: set phrases, or one answer to several questions. "
+            f"Metrics that compare whole answers count them; {first}"
+        )
+    more = f" {answers} more do so in the answer alone, as set phrases do." if answers else ""
+    return (
+        f"{asked} of {of} test rows share 13 words in a row, or a whole short question, with what "
+        f"is asked in a train row; {first} Where that is more than quoted text, the scores are too "
+        f"good.{more}"
+    )

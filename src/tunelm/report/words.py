@@ -193,6 +193,31 @@ def usage_rows(report: Report) -> list[dict[str, str]]:
     return rows
 
 
+def forecast_rows(report: Report) -> list[dict[str, str]]:
+    """Each forecast beside what was measured, where one of the two says anything."""
+    return [
+        {
+            "route": route["name"],
+            "forecast of": row["name"].replace("_", " "),
+            "said": quantity(row["forecast"], row["unit"]),
+            "was": quantity(row["measured"], row["unit"]),
+            "off by": UNKNOWN if row["error"] is None else f"{row['error']:+.0%}",
+            "how": row["method"],
+        }
+        for route in report["routes"]
+        for row in route["forecast_errors"]
+        if row["forecast"] or (row["forecast"] is None and row["measured"] is not None)
+    ]
+
+
+def meaning_rows(report: Report) -> list[dict[str, str]]:
+    """What each metric measures."""
+    return [
+        {"metric": name, "measures": found["description"]}
+        for name, found in report["metrics"].items()
+    ]
+
+
 def _row(report: Report, route: Mapping[str, Any]) -> dict[str, str]:
     metric, baseline = report["task"]["primary_metric"], report["baseline"]
     scale = scale_of(report, metric)

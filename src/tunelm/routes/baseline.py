@@ -82,14 +82,13 @@ class BaselineRoute:
             base = {"config": ctx.model.model_dump(mode="json")}
             return Adapted(self.kind, str(folder), base, ctx.task.instructions)
         from tunelm.models.budget import check_allowed
-        from tunelm.models.endpoint import Endpoint
         from tunelm.models.refusal import describe
-        from tunelm.models.remote import describe_endpoint, place_of
+        from tunelm.models.remote import describe_endpoint, open_address, place_of
 
         address, variable, prices = place_of(endpoint)
         model = str(endpoint.model)
         check_allowed(address.own, f"{model} at {address.url}", prices, ctx.budget)
-        said = describe(model, Endpoint(address, variable, timeout_s=LISTING_S))
+        said = describe(model, open_address(address, variable, timeout_s=LISTING_S))
         detail: dict[str, Any] = {
             "endpoint": {**describe_endpoint(endpoint), "says": said},
             "route": ctx.name,

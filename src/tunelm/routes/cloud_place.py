@@ -97,6 +97,8 @@ def place_of(settings: CloudSettings, model: ModelConfig) -> Place:
     named = settings.provider if settings.provider != LOCAL else str(settings.base_url)
     provider = find(named)
     address = parse_address(provider.address(settings.base_url))
+    if address.each:
+        raise ConfigError(f"base_url = {address.url!r}: a job of fine-tuning has one provider.")
     if settings.model is None:
         raise ConfigError(
             f"provider {provider.name} needs the model to tune: set model in the route's section. "

@@ -165,7 +165,9 @@ class LocalRoute:
                 ctx.progress("training", event["step"], event["steps"])
 
         scorer = f"{__name__}:score_answers" if job.metric is not None else None
-        return process.train(work, scorer, show)
+        return process.train(
+            work, scorer, show, processes=processes_of(self.settings, ctx.model.device)
+        )
 
     def _counts(self, ctx: FitContext) -> dict[str, Estimate]:
         from tunelm.models.loading import load_tokenizer, require_torch, resolve_base
@@ -210,6 +212,17 @@ class LocalRoute:
 
 
 _COUNTED = {"trainable_parameters": "parameters", "steps": "steps", "train_tokens": "tokens"}
+
+
+def processes_of(settings: LocalSettings, device: str) -> int:
+    """How many processes train together: as set, or one for each GPU, or one."""
+    if settings.processes is not None:
+        return settings.processes
+    import torch
+
+    from tunelm.models.loading import choose_device
+
+    return torch.cuda.device_count() if choose_device(device) == "cuda" else 1
 
 
 def stopping_by(settings: LocalSettings, dev: Sequence[Example]) -> LocalSettings:

@@ -25,7 +25,8 @@ class Checks:
     """A set of metrics. `finder` is "module:function" where some are too slow to find out twice.
 
     It takes the model, the examples and their predictions, and gives each prediction's further
-    facts, which its metrics then read. `form` and `content` are the metrics that tell the two
+    facts, which its metrics then read. `required`, "module:function" too, raises where something
+    is not installed. `form` and `content` are the metrics that tell the two
     apart; those `left_out` compare with the whole gold answer, which no other answer equals.
     """
 
@@ -34,6 +35,7 @@ class Checks:
     form: str = "token_f1"
     content: str = "contains"
     left_out: tuple[str, ...] = ()
+    required: str = ""
 
 
 _WHOLE = ("exact_match", "contains")
@@ -46,6 +48,7 @@ CHECKS: Mapping[str, Checks] = {
         "doc_style",
         "tells_mutants",
         _WHOLE,
+        "tunelm.scoring.docstring_style:require_ruff",
     ),
     "faq": Checks(OF_FAQ, "tunelm.scoring.faq_facts:facts_of"),
 }
@@ -62,6 +65,17 @@ def form_and_content(checks: str | None) -> tuple[str, str]:
     return CHECKS[checks].form, CHECKS[checks].content
 
 
+def require_checks(checks: str | None) -> None:
+    """Raise PrerequisiteError where a task's checks need what is not installed."""
+    if checks and (required := CHECKS[checks].required):
+        _function(required)()
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def with_facts(
     checks: str | None,
     model: ChatModel,
@@ -72,8 +86,7 @@ def with_facts(
     finder = CHECKS[checks].finder if checks else ""
     if not finder:
         return list(predictions)
-    module, _, name = finder.partition(":")
-    find: Callable[..., Sequence[Facts]] = getattr(importlib.import_module(module), name)
+    find: Callable[..., Sequence[Facts]] = _function(finder)
     return [
         dataclasses.replace(prediction, facts={**(prediction.facts or {}), **facts})
         if facts

@@ -21,6 +21,14 @@ COMMAND = (
 )
 
 
+def require_ruff() -> None:
+    """Raise PrerequisiteError where ruff is not installed."""
+    if find_spec("ruff") is None:
+        raise PrerequisiteError(
+            "checking docstrings needs ruff, which is not installed: pip install 'tunelm[code]'"
+        )
+
+
 def style_findings(sources: Sequence[str]) -> list[tuple[str, ...]]:
     """For each piece of code what ruff says of its docstrings, as "D417 Missing ...".
 
@@ -31,10 +39,7 @@ def style_findings(sources: Sequence[str]) -> list[tuple[str, ...]]:
     """
     if not sources:
         return []
-    if find_spec("ruff") is None:
-        raise PrerequisiteError(
-            "checking docstrings needs ruff, which is not installed: pip install 'tunelm[code]'"
-        )
+    require_ruff()
     with tempfile.TemporaryDirectory() as folder:
         for place, source in enumerate(sources):
             Path(folder, f"{place}.py").write_text(source, "utf-8", "backslashreplace", "\n")

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from tunelm.config import ModelConfig
 from tunelm.errors import StoppedError, TrainingError, TunelmError
+from tunelm.room import is_full
 from tunelm.route_settings import LocalSettings
 from tunelm.server.catalog import Catalog
 from tunelm.server.errors import ApiError
@@ -35,7 +36,7 @@ from tunelm.server.job_table import (
     status_of,
 )
 from tunelm.server.progress import Progress, copy_model, insert_model, serve_all, serve_model
-from tunelm.server.store import FINAL, Row, Store, discard, is_full, new_id, now, settle
+from tunelm.server.store import FINAL, Row, Store, discard, new_id, now, settle
 
 COLUMNS = ("train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 """Of the result file, beside `step`."""

@@ -7,7 +7,6 @@ removed at the next start. Names on disk are ids that the server made.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunelm.errors import ConfigError
+from tunelm.room import is_full
 from tunelm.server.errors import ApiError
 
 Row = sqlite3.Row
@@ -224,14 +224,6 @@ def discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error says that there is no room left on the disk."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    said = ("disk is full", "disk of the server is full", "No space left on device")
-    return any(text in str(error) for text in said)
 
 
 def full_disk() -> ApiError:

@@ -27,7 +27,7 @@ from tunelm.errors import ModelError, TunelmError
 from tunelm.models import quantized
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter
-from tunelm.models.loading import choose_device, load_tokenizer, resolve_base, weights_dtype
+from tunelm.models.loading import load_tokenizer, resolve_base, weights_dtype
 from tunelm.server.asking import Ask, Piece, Scored
 from tunelm.server.engine import STOPPED, QueueFullError, Waiting, emit_here
 from tunelm.server.rows import Event, Row, Ticket
@@ -71,7 +71,7 @@ class VllmEngine(Waiting):
         self.max_length: int = min(config.max_length, context or config.max_length)
         self.tokens: int = min(len(self.tokenizer), shapes.config.vocab_size)
         self.ends = end_tokens(shapes, self.tokenizer)
-        self.dtype: torch.dtype = weights_dtype(config.dtype, choose_device(config.device))[0]
+        self.dtype: torch.dtype = weights_dtype(config)
         self.deliver: Callable[[list[Event]], None] = emit_here
         self.why_single: str | None = None
         self._config, self._most, self._batch = config, max_batch + max_waiting, max_batch

@@ -186,7 +186,7 @@ def _row(
 ) -> dict[str, Any]:
     own = [trial for trial in trials if trial.method == method]
     through = [final for final in finals if final.reason is None]
-    reasons = [trial.reason for trial in own if trial.state == "failed"]
+    reasons = [f"trial {t.number}: {t.reason}" for t in own if t.state == "failed"]
     reasons += [f"seed {final.seed}: {final.reason}" for final in finals if final.reason]
     return {
         "method": method,

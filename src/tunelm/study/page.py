@@ -12,6 +12,11 @@ from tunelm.study.space import RIVAL
 Found = Mapping[str, Any]
 """What stands in study.json."""
 
+APART = (
+    "All settings were drawn at random before the first trial, so that each trial ran by itself: "
+    "none learned from another, and none was pruned. "
+)
+
 
 def sentence(found: Found) -> str:
     """The result in one sentence."""
@@ -51,6 +56,7 @@ def markdown(found: Found) -> str:
     )
     method = (
         f"Each method had {each} trials of at most the same steps, the first with its defaults. "
+        f"{APART if found['apart'] else ''}"
         f"The best trial's settings were trained again with the seeds "
         f"{', '.join(map(str, seeds))}, which no search had seen; the table is of these alone. "
         "Differences are paired by group; the interval holds the spread over seeds; p is after "

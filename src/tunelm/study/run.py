@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from tunelm.errors import ConfigError, DataError, RunDirError
 from tunelm.models.labels import note_labels
 from tunelm.models.loading import describe_base
 from tunelm.pipeline import reader_for, require_metric, token_counter, with_built_data
-from tunelm.route_settings import LocalSettings
+from tunelm.route_settings import LocalSettings, what_is_made
 from tunelm.routes.base import FitContext, Progress, no_progress
 from tunelm.rundir import RunDir, read_json, write_json, write_text
 from tunelm.scoring.metrics import get_metric, metric_to_fit
 from tunelm.study.finals import choose, conclude
 from tunelm.study.page import markdown, section, sentence
-from tunelm.study.search import Setting, require_optuna, search
+from tunelm.study.search import Setting, Trial, require_optuna, search
 from tunelm.study.space import VARIANTS, shape_of
 
 FURTHER_SEEDS = 2
@@ -53,41 +54,59 @@ def run_study(
         RunDirError: `out` holds a study of other settings, or cannot be used.
         TunelmError: as `compare` does for bad rows and models.
     """
-    given, each = _checked(config, name, trials)
+    given, each = check_study(config, name, trials)
     require_optuna()
     config = with_built_data(config)
-    require_metric(config)
     with RunDir.start(out, config, resume) as run:
-        base = describe_base(config.model)
-        run.note_base(base)
-        length, limit = token_counter(config, base["context"])
-        reader = reader_for(config.task.kind)
-        split = prepare(config.data, run.path, length, limit, look=False, reader=reader)
-        note_labels(run, split)
-        if not split.dev:
-            raise DataError("a study chooses by dev rows, and there are none: raise data.dev.")
-        seed, seeds = _seeds(config)
-        ctx = FitContext(
-            name=name,
-            task=run.config.task,
-            model=config.model,
-            metric=metric_to_fit(config.compare.primary_metric),
-            train=split.train,
-            dev=split.dev,
-            work=run.path / "study",
-            seed=seed,
-            progress=progress,
-        )
-        setting = Setting(ctx, given, shape_of(config.model))
-        _claim(setting, seeds)
-        found = _found(setting, each * len(VARIANTS), trials, seeds)
-        write_json(ctx.work / "study.json", found)
-        write_text(ctx.work / "study.md", markdown(found))
+        setting, seeds = make_setting(run, name, given, progress)
+        found = conclusion(setting, search(setting, each * len(VARIANTS)), trials, seeds)
+        write_found(setting, found)
     return found
 
 
-def _checked(config: Config, name: str, trials: int) -> tuple[LocalSettings, int]:
-    """The route's settings, and how many trials each method gets."""
+def make_setting(
+    run: RunDir, name: str, given: LocalSettings, progress: Progress, apart: bool = False
+) -> tuple[Setting, tuple[int, ...]]:
+    """What all trials of a study in `run` share, and the seeds of the further trainings.
+
+    Writes the split and setup.json; where they stand there already, it only reads.
+
+    Raises:
+        DataError: there are no dev rows to choose by.
+        RunDirError: `run` holds a study of other settings.
+    """
+    config = run.config
+    base = describe_base(config.model)
+    run.note_base(base)
+    length, limit = token_counter(config, base["context"])
+    reader = reader_for(config.task.kind)
+    split = prepare(config.data, run.path, length, limit, look=False, reader=reader)
+    note_labels(run, split)
+    if not split.dev:
+        raise DataError("a study chooses by dev rows, and there are none: raise data.dev.")
+    seed, seeds = _seeds(config)
+    ctx = FitContext(
+        name=name,
+        task=run.config.task,
+        model=config.model,
+        metric=metric_to_fit(config.compare.primary_metric),
+        train=split.train,
+        dev=split.dev,
+        work=run.path / "study",
+        seed=seed,
+        progress=progress,
+    )
+    setting = Setting(ctx, given, shape_of(config.model))
+    _claim(setting, seeds, apart)
+    return setting, seeds
+
+
+def check_study(config: Config, name: str, trials: int) -> tuple[LocalSettings, int]:
+    """The route's settings, and how many trials each method gets.
+
+    Raises ConfigError: another kind of route, fewer trials than methods, or no such metric.
+    """
+    require_metric(config)
     given = config.routes.get(name)
     if not isinstance(given, LocalSettings):
         kind = f"of kind {given.kind!r}" if given else "not there"
@@ -109,7 +128,7 @@ def _seeds(config: Config) -> tuple[int, tuple[int, ...]]:
     return first, tuple(further)
 
 
-def _claim(setting: Setting, seeds: tuple[int, ...]) -> None:
+def _claim(setting: Setting, seeds: tuple[int, ...], apart: bool) -> None:
     """Tie the folder to what the trials depend on. Raises RunDirError where that differs."""
     path = setting.ctx.work / "setup.json"
     searched = {"method", "r", "alpha", "targets", "learning_rate"}
@@ -119,7 +138,8 @@ def _claim(setting: Setting, seeds: tuple[int, ...]) -> None:
         "seed": setting.ctx.seed,
         "further_seeds": list(seeds),
         "methods": list(VARIANTS),
-        **json.loads(setting.given.model_dump_json(exclude=searched)),
+        **({"apart": True} if apart else {}),
+        **what_is_made(json.loads(setting.given.model_dump_json(exclude=searched))),
     }
     if path.exists() and read_json(path) != setup:
         stored = read_json(path)
@@ -128,14 +148,20 @@ def _claim(setting: Setting, seeds: tuple[int, ...]) -> None:
             f"{path.parent}: a study with other settings was begun here ({', '.join(keys)} "
             "differ), whose trials would not be comparable. Start afresh with another --out."
         )
-    path.parent.mkdir(exist_ok=True)
-    write_json(path, setup)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, setup)
 
 
-def _found(setting: Setting, count: int, asked: int, seeds: tuple[int, ...]) -> dict[str, Any]:
-    """Run everything; the content of study.json."""
+def conclusion(
+    setting: Setting,
+    trials: Sequence[Trial],
+    asked: int,
+    seeds: Sequence[int],
+    apart: bool = False,
+) -> dict[str, Any]:
+    """Train the best of each method again and compare; the content of study.json."""
     ctx = setting.ctx
-    trials = search(setting, count)
     rows = conclude(setting, trials, seeds)
     metric = get_metric(ctx.metric)
     found: dict[str, Any] = {
@@ -147,8 +173,9 @@ def _found(setting: Setting, count: int, asked: int, seeds: tuple[int, ...]) -> 
         "dev_rows": len(ctx.dev),
         "dev_groups": len({row.group for row in ctx.dev}),
         "test_rows_looked_at": 0,
+        "apart": apart,
         "trials_asked": asked,
-        "trials_each": count // len(VARIANTS),
+        "trials_each": len(trials) // len(VARIANTS),
         "seed": ctx.seed,
         "seeds": list(seeds),
         "methods": rows,
@@ -156,3 +183,9 @@ def _found(setting: Setting, count: int, asked: int, seeds: tuple[int, ...]) -> 
         "trials": [trial.to_json() for trial in trials],
     }
     return {**found, "section": section(found), "verdict": sentence(found)}
+
+
+def write_found(setting: Setting, found: Mapping[str, Any]) -> None:
+    """The two files of a study's end."""
+    write_json(setting.ctx.work / "study.json", found)
+    write_text(setting.ctx.work / "study.md", markdown(found))

@@ -12,12 +12,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tunelm.errors import PrerequisiteError, StoppedError, TrainingError
+import filelock
+
+from tunelm.errors import PrerequisiteError, RunDirError, StoppedError, TrainingError
 from tunelm.evaluate import evaluate
 from tunelm.models.labels import answering
 from tunelm.pipeline import dev_score
@@ -114,24 +117,71 @@ def search(setting: Setting, count: int) -> list[Trial]:
     trials: list[Trial] = []
     for number in range(count):
         trials.append(run_trial(setting, number, count, trials))
-    if all(trial.state == "failed" for trial in trials):
-        raise TrainingError(f"all {count} trials failed. The first: {trials[0].reason}")
+    require_some(trials)
     return trials
+
+
+def require_some(trials: Sequence[Trial]) -> None:
+    """Raise TrainingError where every trial failed, with the first one's reason."""
+    if all(trial.state == "failed" for trial in trials):
+        raise TrainingError(f"all {len(trials)} trials failed. The first: {trials[0].reason}")
 
 
 def run_trial(setting: Setting, number: int, count: int, earlier: Sequence[Trial]) -> Trial:
     """One trial: drawn, trained and scored on dev, as far as that has not been done before."""
-    folder = setting.ctx.work / "trials" / f"{number:03d}"
-    if (folder / "trial.json").exists():
-        _clear(folder)
-        return Trial.from_json(read_json(folder / "trial.json"))
+    folder = folder_of_trial(setting.ctx.work, number)
+    with alone(folder):
+        if (folder / "trial.json").exists():
+            return read_trial(folder)
+        method = method_of(number)
+        drawn = read_json(folder / "drawn.json", {}).get("params")
+        asked = ask(method, setting, [t for t in earlier if t.method == method], drawn)
+        write_json(folder / "drawn.json", {"method": method, "params": asked.params})
+        return carry_out(setting, number, count, asked.params, asked)
+
+
+def method_of(number: int) -> str:
+    """The method of a trial: they are dealt in turn."""
+    return list(VARIANTS)[number % len(VARIANTS)]
+
+
+def folder_of_trial(study: Path, number: int) -> Path:
+    """Where a trial writes, and nobody else."""
+    return study / "trials" / f"{number:03d}"
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Hold a trial's folder, made if need be. Raises RunDirError where another process does."""
     folder.mkdir(parents=True, exist_ok=True)
-    method = list(VARIANTS)[number % len(VARIANTS)]
-    drawn = read_json(folder / "drawn.json", {}).get("params")
-    asked = ask(method, setting, [t for t in earlier if t.method == method], drawn)
-    write_json(folder / "drawn.json", {"method": method, "params": asked.params})
-    settings = settings_of(VARIANTS[method], asked.params, setting.given, setting.shape)
-    watch = _Watch(folder / "training" / "events.jsonl", asked)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunDirError(f"{folder}: another process is at this trial.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_trial(folder: Path) -> Trial:
+    """A finished trial."""
+    _clear(folder)
+    return Trial.from_json(read_json(folder / "trial.json"))
+
+
+def carry_out(
+    setting: Setting,
+    number: int,
+    count: int,
+    params: Mapping[str, Any],
+    asked: optuna.Trial | None = None,
+) -> Trial:
+    """Train a trial with what was drawn, and score it. Only one that was `asked` is pruned."""
+    folder, method = folder_of_trial(setting.ctx.work, number), method_of(number)
+    settings = settings_of(VARIANTS[method], params, setting.given, setting.shape)
+    watch = Watch(folder, asked)
     label = f"trial {number + 1} of {count}, {method}"
     found: dict[str, Any] = {"state": "done", "reason": None, "score": None}
     try:
@@ -147,8 +197,7 @@ def run_trial(setting: Setting, number: int, count: int, earlier: Sequence[Trial
     except TrainingError as error:
         found |= {"state": "failed", "reason": str(error)}
     watch.look()
-    found |= {"losses": watch.losses, "steps": watch.steps, "seconds": watch.seconds}
-    trial = Trial(number, method, dict(asked.params), settings, **found)
+    trial = Trial(number, method, dict(params), settings, **found, **watch.told())
     write_json(folder / "trial.json", trial.to_json())
     _clear(folder)
     return trial
@@ -164,7 +213,7 @@ def ask(
     import optuna
 
     space = distributions(VARIANTS[method], setting.shape)
-    seed = setting.ctx.seed * 1_000 + len(before) * len(VARIANTS) + list(VARIANTS).index(method)
+    seed = _seed(setting, method, len(before))
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed),
@@ -190,13 +239,31 @@ def ask(
     return study.ask(space)
 
 
-class _Watch:
-    """Follows a training's events: the dev loss of each epoch, and whether to prune."""
+def draw(method: str, setting: Setting, place: int) -> dict[str, Any]:
+    """What the trial at a place of its method's is given that learns nothing from others.
 
-    def __init__(self, events: Path, asked: optuna.Trial | None = None) -> None:
+    Of the first RANDOM_TRIALS of a method it is what `ask` gives, which draws those at random too.
+    """
+    import optuna
+
+    space = distributions(VARIANTS[method], setting.shape)
+    if place == 0:
+        return {name: START[name] for name in space}
+    sampler = optuna.samplers.RandomSampler(seed=_seed(setting, method, place))
+    return optuna.create_study(sampler=sampler).ask(space).params
+
+
+def _seed(setting: Setting, method: str, place: int) -> int:
+    return setting.ctx.seed * 1_000 + place * len(VARIANTS) + list(VARIANTS).index(method)
+
+
+class Watch:
+    """Follows the events of a trial's training: dev loss by epoch, and whether to prune."""
+
+    def __init__(self, folder: Path, asked: optuna.Trial | None = None) -> None:
         self.losses: dict[int, float] = {}
         self.steps, self.seconds = 0, 0.0
-        self._new = follow(events, whole=True)
+        self._new = follow(folder / "training" / "events.jsonl", whole=True)
         self._asked = asked
 
     def look(self) -> bool:
@@ -214,6 +281,10 @@ class _Watch:
                     prune = prune or self._asked.should_prune()
         return prune
 
+    def told(self) -> dict[str, Any]:
+        """How far the training came: the fields of a Trial."""
+        return {"losses": self.losses, "steps": self.steps, "seconds": self.seconds}
+
 
 def fit(
     setting: Setting,
@@ -221,7 +292,7 @@ def fit(
     folder: Path,
     seed: int,
     label: str,
-    watch: _Watch | None = None,
+    watch: Watch | None = None,
 ) -> Adapted:
     """Train in `folder` with these settings. Raises PrunedError where `watch` says so."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ writes there:
 
     events.jsonl   one JSON object a line: start or resumed, step, evaluation, done. After a
                    kill, steps since the last checkpoint stand in it twice.
-    heartbeat      touched every two seconds while the process lives; holds its process id
+    heartbeat      touched every two seconds while the process lives; its process id and host
     checkpoints/   step-N: the last two and the best
     adapter/       PEFT's format, and tunelm.json: the base's identity, the prompt, settings
     result.json    written last

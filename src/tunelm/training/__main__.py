@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -13,7 +16,9 @@ from pathlib import Path
 
 import psutil
 
+from tunelm import room
 from tunelm.errors import TrainingError, TunelmError
+from tunelm.training.process import FAILURE
 
 BEAT_S = 2.0
 _GONE_S = 30.0
@@ -22,7 +27,10 @@ _WAIT_S = _GONE_S + 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one training job; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 stopped."""
+    """Run one training job; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 stopped.
+
+    Where there is no room to write, room.EXIT_CODE.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tunelm.training",
         description="Train the adapter that WORK/job.json describes, or go on with it.",
@@ -43,19 +51,30 @@ def main(arguments: list[str] | None = None) -> int:
             raise TrainingError(f"{given.work}: no such folder.")
         if given.parent is not None:
             _die_with(given.parent, stop)
-        _take_over(given.work)
-        _start_heartbeat(given.work)
+        if os.environ.get("RANK", "0") == "0":
+            _take_over(given.work)
+            _start_heartbeat(given.work)
         from tunelm.training.worker import load_scorer, run
 
         run(given.work, load_scorer(given.scorer) if given.scorer else None, stop.is_set)
     except TunelmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(given.work, error.exit_code, str(error), foreseen=True)
     except Exception as error:
+        if room.is_full(error):
+            room.sweep(given.work)
+            return _failed(given.work, room.EXIT_CODE, room.why(error), foreseen=True)
         traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return _failed(given.work, 1, f"{type(error).__name__}: {error}", foreseen=False)
     return 0
+
+
+def _failed(work: Path, code: int, reason: str, *, foreseen: bool) -> int:
+    """Say why. Of several processes the first leaves it for the one that started them all."""
+    print(f"error: {reason}", file=sys.stderr)
+    if "RANK" in os.environ and work.is_dir():
+        with contextlib.suppress(OSError), (work / FAILURE).open("x") as file:
+            json.dump({"code": code, "reason": reason, "foreseen": foreseen}, file)
+    return code
 
 
 def _die_with(parent: int, stop: threading.Event) -> None:
@@ -92,15 +111,19 @@ def _take_over(work: Path) -> None:
     until = time.monotonic() + _WAIT_S
     while _alive(heartbeat):
         if time.monotonic() > until:
+            pid, _, host = heartbeat.read_text().partition(" ")
             raise TrainingError(
-                f"{work}: process {heartbeat.read_text()} is training here. Wait, or stop it."
+                f"{work}: process {pid} on {host} is training here. Wait, or stop it."
             )
         time.sleep(0.2)
 
 
 def _alive(heartbeat: Path) -> bool:
     try:
-        pid = int(heartbeat.read_text())
+        pid, _, host = heartbeat.read_text().partition(" ")
+        if host != socket.gethostname():  # a node that died has no processes here to look for
+            return time.time() - heartbeat.stat().st_mtime < _GONE_S
+        pid = int(pid)
         # another start of the same process id: the file is older than the process
         return pid != os.getpid() and (
             psutil.Process(pid).create_time() <= heartbeat.stat().st_mtime
@@ -112,7 +135,7 @@ def _alive(heartbeat: Path) -> bool:
 
 def _start_heartbeat(work: Path) -> None:
     path = work / "heartbeat"
-    path.write_text(str(os.getpid()))
+    path.write_text(f"{os.getpid()} {socket.gethostname()}")
 
     def beat() -> None:
         while True:

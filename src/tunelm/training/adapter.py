@@ -65,6 +65,9 @@ def make_trainable(
     """
     import torch
 
+    if settings.gradient_checkpointing:
+        # by hooks, so that it composes with shards (torch's FSDP2 knows the kind)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.method == "full":
         torch.manual_seed(seed)
         return model.float().requires_grad_(True)

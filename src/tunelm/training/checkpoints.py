@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoints/step-N`, written under another name and then renamed, so
 one that exists is whole. A run that goes on from it gives the same weights, bit for bit on a
-CPU, as one that was never disturbed.
+CPU, as one that was never disturbed; on another number of processes the same but for rounding.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from tunelm.training.adapter import trainable
 from tunelm.training.job import replace_folder
+from tunelm.training.ranks import ALONE, Ranks, placed
+
+WEIGHTS = "weights.safetensors"
+"""What is trained and the optimizer's states, where one process holds them all."""
 
 
 @dataclass
@@ -51,35 +58,50 @@ class State:
     """Spent in all."""
 
 
-def save(work: Path, state: State, model: torch.nn.Module, optimizer: Any) -> None:
-    """Write a checkpoint; keep the last two and the best."""
+def save(
+    work: Path, state: State, model: torch.nn.Module, optimizer: Any, ranks: Ranks = ALONE
+) -> None:
+    """Write a checkpoint; keep the last two and the best.
+
+    Processes that hold a part of the model each write what they hold, into `shards`.
+    """
     folder = work / "checkpoints"
     part = folder / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    weights = {n: p.detach().contiguous() for n, p in trainable(model).items()}
-    save_file(weights, part / "adapter.safetensors")
-    torch.save(optimizer.state_dict(), part / "optimizer.pt")
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    torch.save({"cpu": torch.get_rng_state(), "cuda": cuda}, part / "random.pt")
-    text = json.dumps(dataclasses.asdict(state), indent=2)
-    (part / "state.json").write_text(text, encoding="utf-8")
-    replace_folder(part, folder / f"step-{state.step}")
-    steps = sorted(_steps(folder))
-    for step in steps[:-2]:
-        if step != state.best_step:
-            shutil.rmtree(folder / f"step-{step}")
+    if ranks.first:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    ranks.wait()
+    tensors = _tensors(model, optimizer)
+    if ranks.sharded:
+        save_shards(tensors, checkpoint_id=part / "shards")
+    elif ranks.first:
+        save_file({n: t.contiguous() for n, t in tensors.items()}, part / WEIGHTS)
+    if ranks.first:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        torch.save({"cpu": torch.get_rng_state(), "cuda": cuda}, part / "random.pt")
+        text = json.dumps(dataclasses.asdict(state), indent=2)
+        (part / "state.json").write_text(text, encoding="utf-8")
+        replace_folder(part, folder / f"step-{state.step}")
+        for step in sorted(_steps(folder))[:-2]:
+            if step != state.best_step:
+                shutil.rmtree(folder / f"step-{step}")
+    ranks.wait()
 
 
 def restore(work: Path, model: torch.nn.Module, optimizer: Any) -> State | None:
-    """Go back to the last checkpoint; None when there is none."""
+    """Go back to the last checkpoint, on any number of processes; None when there is none."""
     folder = work / "checkpoints"
     steps = list(_steps(folder))
     if not steps:
         return None
     last = folder / f"step-{max(steps)}"
-    load_weights(work, max(steps), model)
-    optimizer.load_state_dict(torch.load(last / "optimizer.pt", weights_only=True))
+    weights = trainable(model)
+    for path, tensor in _read(last, weights).items():
+        kind, _, name = path.partition("/")
+        if kind == "weights":
+            _fill(weights[name], tensor)
+        else:  # the count of steps too is where the fused kernel looks for it
+            optimizer.state[weights[name]][kind] = tensor.to(weights[name].device)
     random = torch.load(last / "random.pt", weights_only=True)
     torch.set_rng_state(random["cpu"])
     if random["cuda"] and torch.cuda.device_count() == len(random["cuda"]):
@@ -88,11 +110,51 @@ def restore(work: Path, model: torch.nn.Module, optimizer: Any) -> State | None:
 
 
 def load_weights(work: Path, step: int, model: torch.nn.Module) -> None:
-    """Put the adapter's weights of one checkpoint into the model."""
-    saved = load_file(work / "checkpoints" / f"step-{step}" / "adapter.safetensors")
+    """Put the trained weights of one checkpoint into the model."""
+    weights = trainable(model)
+    wanted = {f"weights/{name}" for name in weights}
+    found = _read(work / "checkpoints" / f"step-{step}", weights, wanted)
+    for name, parameter in weights.items():
+        _fill(parameter, found[f"weights/{name}"])
+
+
+def _tensors(model: torch.nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
+    """What is trained as `weights/NAME`, and AdamW's states of it as `exp_avg/NAME` and so on."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in trainable(model).items():
+        tensors[f"weights/{name}"] = parameter.detach()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = value
+    return tensors
+
+
+def _read(
+    folder: Path, weights: Mapping[str, torch.Tensor], wanted: Collection[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, or those `wanted`, spread as the parameters they belong to."""
+    shards = folder / "shards"
+    if not shards.is_dir():
+        stored = load_file(folder / WEIGHTS)
+        likes = {name: weights[name.partition("/")[2]] for name in stored}
+        return {
+            name: placed(tensor, likes[name]) if tensor.shape == likes[name].shape else tensor
+            for name, tensor in stored.items()
+            if wanted is None or name in wanted
+        }
+    sizes = FileSystemReader(shards).read_metadata().state_dict_metadata
+    tensors: dict[str, torch.Tensor] = {}
+    for name, about in sizes.items():
+        like: Any = weights[name.partition("/")[2]]
+        if wanted is None or name in wanted:
+            own = tuple(about.size) == tuple(like.shape)  # pyright: ignore
+            tensors[name] = torch.zeros_like(like) if own else torch.zeros(about.size)  # pyright: ignore
+    load_shards(tensors, checkpoint_id=shards)
+    return tensors
+
+
+def _fill(parameter: torch.Tensor, tensor: torch.Tensor) -> None:
     with torch.no_grad():
-        for name, parameter in trainable(model).items():
-            parameter.copy_(saved[name])
+        parameter.copy_(tensor)
 
 
 def _steps(folder: Path) -> Iterable[int]:

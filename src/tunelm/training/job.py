@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tunelm.config import ModelConfig
 from tunelm.errors import DataError, TrainingError
 from tunelm.models.prompted import with_prompt
-from tunelm.route_settings import LocalSettings
+from tunelm.route_settings import LocalSettings, what_is_made
 from tunelm.rundir import write_text
 from tunelm.types import Example, Message, as_messages, content_hash
 
@@ -132,11 +132,17 @@ def write_job(
     }
     for name, text in files.items():
         path = work / name
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
+        if path.is_file() and not _same(name, path.read_text(encoding="utf-8"), text):
             raise TrainingError(_changed(work, name))
     work.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_text(work / name, text)
+
+
+def _same(name: str, before: str, now: str) -> bool:
+    if name != "job.json" or before == now:
+        return before == now
+    return what_is_made(json.loads(before)) == what_is_made(json.loads(now))
 
 
 def read_job(work: Path) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
@@ -158,9 +164,12 @@ def read_job(work: Path) -> tuple[TrainingJob, list[TrainingRow], list[TrainingR
 
 def digest(job: TrainingJob, rows: Sequence[TrainingRow]) -> str:
     """Of everything a run depends on, beside the base model's files."""
-    return content_hash(
-        {"job": json.loads(job.model_dump_json()), "rows": [row.to_json() for row in rows]}
-    )
+    return content_hash({"job": _made(job), "rows": [row.to_json() for row in rows]})
+
+
+def _made(job: TrainingJob) -> Any:
+    """The job as JSON, without what only says how a machine trains: that may change midway."""
+    return what_is_made(json.loads(job.model_dump_json()))
 
 
 def claim(
@@ -172,7 +181,7 @@ def claim(
         TrainingError: `work` was begun with other rows, another job or another base.
     """
     parts = {
-        "job.json": content_hash(json.loads(job.model_dump_json())),
+        "job.json": content_hash(_made(job)),
         "rows": content_hash([row.to_json() for row in rows]),
     }
     if identity is not None:

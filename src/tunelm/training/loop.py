@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tunelm.training.adapter import make_optimizer, peak_rate, trainable
 from tunelm.training.batches import epoch_batches, steps_by_epoch
 from tunelm.training.checkpoints import State
 from tunelm.training.job import TrainingJob
+from tunelm.training.ranks import whole
 from tunelm.training.steps import Stepper, TrainRow, learning_rate
 
 Emit = Callable[[dict[str, Any]], None]
@@ -57,8 +59,10 @@ class Loop:
         self._began = time.monotonic()
         self._saved_at = self._began
         self._peak = peak_rate(self.stepper.model, settings)
-        self._weights = list(trainable(self.stepper.model).values())
-        optimizer = make_optimizer(self.stepper.model, settings)
+        model, ranks = self.stepper.model, self.stepper.ranks
+        called, optimizer = ranks.spread(model, make_optimizer(model, settings))
+        self.stepper = dataclasses.replace(self.stepper, called=called)
+        self._weights = list(trainable(model).values())
         self._multiples = [group["lr"] for group in optimizer.param_groups]
         state = self._begin(optimizer)
         self._before = state.seconds
@@ -104,11 +108,12 @@ class Loop:
         for indices in batches[state.position : self._counts[state.epoch]]:
             began = time.monotonic()
             rows = [self.train[i] for i in indices]
+            self.stepper.ranks.seed(self.job.seed, state.step)
             rate = learning_rate(state.step, self._steps, self._peak, self.job.settings.warmup)
             for group, multiple in zip(optimizer.param_groups, self._multiples, strict=True):
                 group["lr"] = rate * multiple
             state.train_loss, accuracy = self.stepper.backward(rows)
-            norm = torch.nn.utils.clip_grad_norm_(self._weights, self.job.settings.grad_clip)
+            norm = whole(torch.nn.utils.clip_grad_norm_(self._weights, self.job.settings.grad_clip))
             if not bool(torch.isfinite(norm)):
                 raise TrainingError(
                     f"step {state.step + 1}: the gradient is {float(norm)}. Nothing was saved. "
@@ -143,8 +148,9 @@ class Loop:
 
     def _pause(self, state: State, optimizer: Any) -> None:
         """Write a checkpoint when it is time to, and end when asked to."""
-        stopping = self.stop()
-        if stopping or time.monotonic() - self._saved_at >= self.job.checkpoint_seconds:
+        due = time.monotonic() - self._saved_at >= self.job.checkpoint_seconds
+        stopping, due = self.stepper.ranks.any(self.stop(), due)
+        if stopping or due:
             self._save(state, optimizer)
         if stopping:
             raise StoppedError(
@@ -159,7 +165,7 @@ class Loop:
         value = state.dev_loss
         if settings.stop_on == "metric" and self.score is not None:
             self.stepper.model.eval()
-            value = state.metric = self.score()
+            value = state.metric = self.stepper.ranks.of_first(self.score())
         sign = -1 if settings.stop_on == "metric" else 1
         if value is not None and settings.stop_on != "none":
             if state.best_value is None or sign * value < sign * state.best_value:
@@ -183,5 +189,6 @@ class Loop:
 
     def _save(self, state: State, optimizer: Any) -> None:
         state.seconds = self._before + time.monotonic() - self._began
-        checkpoints.save(self.work, state, self.stepper.model, optimizer)
+        model, ranks = self.stepper.model, self.stepper.ranks
+        checkpoints.save(self.work, state, model, optimizer, ranks)
         self._saved_at = time.monotonic()

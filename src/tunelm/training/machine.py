@@ -19,7 +19,7 @@ import torch
 from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, ModelError, PrerequisiteError, TrainingError
 from tunelm.models import quantized
-from tunelm.models.loading import choose_device, weights_dtype
+from tunelm.models.loading import choose_device, explained_dtype
 from tunelm.route_settings import LocalSettings
 from tunelm.training.batches import epoch_batches, heaviest, steps_by_epoch
 from tunelm.training.job import TrainingJob
@@ -56,7 +56,7 @@ def choose(settings: LocalSettings, config: ModelConfig) -> Choices:
             asks for what is not installed.
     """
     device = choose_device(config.device)
-    dtype, why = weights_dtype(config.dtype, device)
+    dtype, why = explained_dtype(config)
     weights = str(dtype).removeprefix("torch.")
     mixed = device == "cuda" and dtype.itemsize < 4
     four = settings.method == quantized.METHOD
@@ -136,6 +136,13 @@ def rehearse(
             )
             found["compile"] = trial.attempt(found["compile"], use, settings.compile == "on")
     return found
+
+
+def untried(choices: Choices) -> Choices:
+    """What is used where nothing can be tried, since the model's weights will be sharded."""
+    plain = {"attention": "sdpa", "compile": "off"}
+    why = "of a sharded model nothing is tried before"
+    return choices | {name: Choice(value, why) for name, value in plain.items()}
 
 
 def as_json(choices: Choices) -> dict[str, dict[str, str]]:

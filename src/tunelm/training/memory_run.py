@@ -86,7 +86,7 @@ def dry_run(work: Path) -> dict[str, Any]:
     """
     job, train, dev = read_job(work)
     tokenizer, device = load_tokenizer(job.model), choose_device(job.model.device)
-    dtype, _ = weights_dtype(job.model.dtype, device)
+    dtype = weights_dtype(job.model)
     shapes: Any = load_shapes(resolve_base(job.model), job.model.revision)
     shapes.to(dtype)
     base = Base(shapes, tokenizer, device)
@@ -174,7 +174,7 @@ def _train(
         return made
 
     before = staged("probe", lambda: probe(model, encoded[0].ids))
-    mixed = weights_dtype(job.model.dtype, model.device.type)[0].itemsize < 4
+    mixed = weights_dtype(job.model).itemsize < 4
     stepper = Stepper(model, pad_id, job.micro_tokens, mixed, job.settings.neftune_alpha)
     rows, _ = staged("probe", lambda: packed(stepper, encoded, job, most_tokens(job, model)))
     heaviest = _heaviest(_pieces(dev, job)) if dev else []

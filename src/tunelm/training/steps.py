@@ -15,6 +15,7 @@ from torch.nn import functional
 from tunelm.errors import ModelError, TrainingError
 from tunelm.training.batches import fill
 from tunelm.training.packing import PackedRow
+from tunelm.training.ranks import ALONE, Ranks
 from tunelm.training.rows import EncodedRow
 
 TrainRow = EncodedRow | PackedRow
@@ -186,11 +187,14 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def logits_of(model: Any, batch: Batch) -> torch.Tensor:
-    """The logits, float32 (N, vocabulary), from which the batch's N targets are predicted."""
+def logits_of(model: Any, batch: Batch, called: Any = None) -> torch.Tensor:
+    """The logits, float32 (N, vocabulary), from which the batch's N targets are predicted.
+
+    `called` is what stands around the model where it is trained on several processes.
+    """
     base = base_of(model)
     with _logits_only_at(base, batch.places):
-        logits = model(**batch.inputs(), use_cache=False).logits
+        logits = (called or model)(**batch.inputs(), use_cache=False).logits
     if logits.shape[:2] != (1, len(batch.targets)):
         raise ModelError(
             f"{type(base).__name__} gave logits of shape {tuple(logits.shape)} for "
@@ -225,31 +229,39 @@ class Stepper:
     """Whether the base is stored in half precision: then CUDA computes in bfloat16."""
     neftune_alpha: float | None = None
     """Size of the noise on the embeddings in `backward`; never in `evaluate`."""
+    ranks: Ranks = ALONE
+    """The processes that compute each batch together; all of them are given the whole batch."""
+    called: Any = None
+    """What `ranks` put around the model, called for passes with a gradient; None: the model."""
 
     def backward(self, rows: Sequence[TrainRow]) -> Fit:
         """Add the gradient of the rows' mean loss per supervised token; return how they fit.
 
         A batch of more than `micro_tokens` padded tokens runs in pieces. Each piece's summed
         loss is divided by the supervised tokens of the whole batch, so the gradient is that
-        of the whole batch whatever the pieces.
+        of the whole batch whatever the pieces, and on however many processes: these average
+        their gradients, which is why each one's loss is multiplied by their number.
 
         Raises:
             TrainingError: the loss is NaN or infinite.
         """
         tokens = sum(len(row.supervised) for row in rows)
         losses: list[torch.Tensor] = []
-        right: list[torch.Tensor] = []
-        for piece in self._split(rows):
+        found: list[torch.Tensor] = []
+        pieces = self._pieces(rows)
+        for number, (piece, counts) in enumerate(pieces, 1):
             batch = self._batch(piece)
-            with self._precision(), noisy_embeddings(self.model, self.neftune_alpha, piece):
-                logits = logits_of(self.model, batch)
-                loss = summed_loss(logits, batch) / tokens
-            loss.backward()
+            with self.ranks.holding_back(self.called, number < len(pieces)):
+                with self._precision(), noisy_embeddings(self.model, self.neftune_alpha, piece):
+                    logits = logits_of(self.model, batch, self.called)
+                    loss = summed_loss(logits, batch) * counts / tokens
+                (loss * self.ranks.count).backward()
             losses.append(loss.detach())
-            right.append(_right(logits, batch))
+            found.append(_right(logits, batch) * counts)
         # read at the end: a GPU that is waited for has nothing to do meanwhile
-        total = sum(loss.item() for loss in losses)
-        return Fit(_finite(total, "training loss"), sum(int(one) for one in right) / tokens)
+        total, right = sum(loss.item() for loss in losses), sum(int(one) for one in found)
+        total, right = self.ranks.summed(total, right)
+        return Fit(_finite(total, "training loss"), right / tokens)
 
     def evaluate(self, rows: Sequence[TrainRow]) -> Fit:
         """How all rows together fit, without gradient or dropout.
@@ -261,19 +273,24 @@ class Stepper:
         self.model.eval()
         total, right = 0.0, 0
         with torch.no_grad():
-            for piece in self._split(rows):
+            for piece, counts in self._pieces(rows):
                 batch = self._batch(piece)
                 with self._precision():
                     logits = logits_of(self.model, batch)
-                    total += summed_loss(logits, batch).item()
-                right += int(_right(logits, batch))
+                    total += summed_loss(logits, batch).item() * counts
+                right += int(_right(logits, batch)) * counts
         self.model.train(training)
+        total, right = self.ranks.summed(total, right)
         tokens = sum(len(row.supervised) for row in rows)
         return Fit(_finite(total / tokens, "dev loss"), right / tokens)
 
     def padded_tokens(self, rows: Sequence[TrainRow]) -> int:
         """Tokens that `backward` really computes for these rows, padding included."""
-        return sum(len(piece) * max(row.length for row in piece) for piece in self._split(rows))
+        return sum(
+            len(piece) * max(row.length for row in piece)
+            for share in self._shares(rows)
+            for piece in self._split(share)
+        )
 
     @contextmanager
     def _precision(self) -> Generator[None]:
@@ -288,6 +305,20 @@ class Stepper:
 
     def _autocast(self) -> bool:
         return self.mixed and self.model.device.type == "cuda"
+
+    def _shares(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
+        if self.ranks.count == 1:
+            return [list(rows)]
+        return self.ranks.shares(sorted(rows, key=lambda row: row.length))
+
+    def _pieces(self, rows: Sequence[TrainRow]) -> list[tuple[list[TrainRow], int]]:
+        """This process's pieces, each with 1; or 0 where it computes only to keep step.
+
+        The processes meet in every pass, so each must make as many as the one with the most.
+        """
+        splits = [self._split(share) for share in self._shares(rows)]
+        own = [(piece, 1) for piece in splits[self.ranks.rank]]
+        return own + [([rows[0]], 0)] * (max(map(len, splits)) - len(own))
 
     def _split(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
         lengths = [row.length for row in rows]

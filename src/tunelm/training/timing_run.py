@@ -151,7 +151,7 @@ def _load(job: TrainingJob) -> tuple[Base, bool]:
         shapes: Any = load_shapes(folder, job.model.revision)
         device = choose_device(job.model.device)
         torch.manual_seed(0)
-        dtype, _ = weights_dtype(job.model.dtype, device)
+        dtype = weights_dtype(job.model)
         model = type(shapes)._from_config(shapes.config, dtype=dtype).to(device).eval()
         model.generation_config = shapes.generation_config
         return Base(model, load_tokenizer(job.model), device), True

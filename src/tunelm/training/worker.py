@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib
@@ -9,7 +10,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ from tunelm.errors import ConfigError, TrainingError
 from tunelm.models import quantized
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity
-from tunelm.models.loading import Base, load_base, resolve_base
+from tunelm.models.loading import (
+    Base,
+    load_base,
+    resolve_base,
+    weights_dtype,
+)
 from tunelm.rundir import peak_memory, write_text
 from tunelm.training import machine
 from tunelm.training.adapter import (
@@ -38,8 +44,9 @@ from tunelm.training.job import (
     read_job,
     replace_folder,
 )
-from tunelm.training.loop import Loop
+from tunelm.training.loop import Emit, Loop
 from tunelm.training.packing import pack
+from tunelm.training.ranks import Ranks, join, whole
 from tunelm.training.rows import EncodedRow, encode_rows, encode_texts
 from tunelm.training.steps import Stepper, TrainRow
 
@@ -59,8 +66,11 @@ def run(
 ) -> dict[str, Any]:
     """Train what `work` describes, go on where a killed run left off, or return the result.
 
+    Started by torchrun, it trains with the other processes that were (see `ranks`).
+
     Returns:
-        What then also stands in `work/result.json`; the adapter is in `work/adapter`.
+        What then also stands in `work/result.json`; the adapter is in `work/adapter`. Of several
+        processes only the first has it.
 
     Raises:
         TrainingError: the files changed since training began; NaN; nothing learned; stopped.
@@ -72,10 +82,21 @@ def run(
     result_file = work / "result.json"
     if result_file.is_file() and (work / "adapter").is_dir():
         return json.loads(result_file.read_text(encoding="utf-8"))
+    return _run(work, (job, train, dev), scorer, stop)
+
+
+def _run(
+    work: Path,
+    given: tuple[TrainingJob, list[TrainingRow], list[TrainingRow]],
+    scorer: Scorer | None,
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    job, train, dev = given
     give_back_at_once()
     held = _held_after_imports()
     choices = machine.choose(job.settings, job.model)
-    base = load_base(job.model, job.settings.method == quantized.METHOD)
+    ranks = join(choices["device"].value, job.settings.sharding)
+    base = _load(job, ranks)
     identity = base_identity(resolve_base(job.model), job.model.revision)
     claim(work, job, [*train, *dev], identity)
     encoded_train, encoded_dev = (encode(job, base, rows) for rows in (train, dev))
@@ -86,34 +107,80 @@ def run(
     before = probe(model, ids)
     stepper = _stepper(job, base, model, choices)
     rows, packing = packed(stepper, encoded_train, job, most_tokens(job, base.model))
-    choices = machine.rehearse(stepper, rows, job, choices)
-    with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
-        if events.tell():
-            events.write("\n")  # the last line may be half written
-
-        def emit(event: dict[str, Any]) -> None:
-            events.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+    if ranks.sharded:  # the model is still in main memory
+        choices = machine.untried(choices)
+    else:
+        choices = machine.rehearse(stepper, rows, job, choices)
+    stepper = dataclasses.replace(stepper, ranks=ranks)
+    with _events(work, ranks) as emit:
 
         def keep(step: int, epoch: int) -> None:
             folder = work / "epochs" / f"step-{step}"
-            _save(model, base.tokenizer, folder, job, identity)
+            trained = _gathered(model, job, ranks)
+            if ranks.first:
+                _save(trained, base.tokenizer, folder, job, identity)
             emit({"event": "kept", "step": step, "epoch": epoch, "folder": f"epochs/{folder.name}"})
 
         score = None if scorer is None else lambda: scorer(model, base.tokenizer, job, dev)
         keeper = keep if job.keep_epochs else None
         state = Loop(stepper, rows, encoded_dev, job, work, emit, stop, score, keeper).run()
-        proof = prove_learning(model, ids, before)
-        _save(model, base.tokenizer, work / "adapter", job, identity)
+        trained = _gathered(model, job, ranks)
+        if not ranks.first:
+            return {}
+        proof = prove_learning(trained, ids, before)
+        _save(trained, base.tokenizer, work / "adapter", job, identity)
         result = _result(work, job, state, model, proof) | {
             "packing": packing,
             "machine": machine.as_json(choices),
             "train_rows": len(train),
             "dev_rows": len(dev),
             "rss_before_model": held,
+            "processes": ranks.count,
         }
-        write_text(result_file, json.dumps(result, indent=2))
+        write_text(work / "result.json", json.dumps(result, indent=2))
         emit({"event": "done", "step": state.step})
     return result
+
+
+@contextlib.contextmanager
+def _events(work: Path, ranks: Ranks) -> Generator[Emit]:
+    """What appends an event to the work folder's log; of several processes the first does."""
+    if not ranks.first:
+        yield lambda event: None
+        return
+    with (work / "events.jsonl").open("a", encoding="utf-8", buffering=1) as events:
+        if events.tell():
+            events.write("\n")  # the last line may be half written
+        yield lambda event: print(
+            json.dumps({"time": round(time.time(), 3), **event}), file=events, flush=True
+        )
+
+
+def _load(job: TrainingJob, ranks: Ranks) -> Base:
+    """The base on the device of this process; where it is to be sharded, in main memory."""
+    if not ranks.sharded:
+        return load_base(job.model, job.settings.method == quantized.METHOD)
+    dtype = str(weights_dtype(job.model)).removeprefix("torch.")
+    return load_base(job.model.model_copy(update={"device": "cpu", "dtype": dtype}))
+
+
+def _gathered(model: Any, job: TrainingJob, ranks: Ranks) -> Any:
+    """The trained model, whole, in the first process; of a sharded one a copy in main memory.
+
+    All processes must call this together.
+    """
+    if not ranks.sharded:
+        return model
+    weights: dict[str, Any] = {}
+    for name, parameter in trainable(model).items():
+        gathered = whole(parameter.detach())
+        if ranks.first:
+            weights[name] = gathered.cpu()
+    if not ranks.first:
+        return None
+    fresh: Any = make_trainable(_load(job, ranks).model, job.settings, job.seed)
+    fresh.load_state_dict(weights, strict=False)
+    return fresh
 
 
 def _stepper(job: TrainingJob, base: Base, model: Any, choices: machine.Choices) -> Stepper:
