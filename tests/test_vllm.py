@@ -113,6 +113,18 @@ def test_every_answer_is_the_one_of_the_light_engine(tmp_path: Path, vllm: Vllm)
     assert options["dtype"] == "float32"
 
 
+@pytest.mark.skipif("TUNELM_VLLM" not in os.environ, reason="names the command of a real vLLM")
+def test_a_real_vllm_answers_as_the_light_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """To the letter on a processor; on a GPU both round, and near ties may fall otherwise."""
+    monkeypatch.setenv("PATH", f"{Path(os.environ['TUNELM_VLLM']).parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # vLLM has packages of its own
+    adapter = make_adapter(tmp_path / "warm", NANO, 2, "tunelm-nano")
+    with serving(adapter, engine="light") as light:
+        expected = [answers(light, name) for name in ("tunelm-nano", "warm")]
+    with serving(adapter, engine="vllm", max_length=512) as server:
+        assert [answers(server, name) for name in ("tunelm-nano", "warm")] == expected
+
+
 def test_one_vllm_both_verifies_a_run_and_serves_it(tmp_path: Path, tiny_model: Path, vllm: Vllm):
     task = make_task(tmp_path, tiny_model)
     routes = '["constant", "baseline", "prompt", "local"]'
