@@ -185,7 +185,7 @@ def matmul_rate(size: int) -> float:
 
 def variants(tiny: bool, compiled: bool) -> list[Variant]:
     """What is there to be measured here; the plainest first."""
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     found = [Variant("lora", "sdpa", "off")]
     if is_flash_attn_2_available():

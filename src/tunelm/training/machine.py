@@ -275,7 +275,7 @@ def _use_attention(model: Any, name: str) -> None:
 def _attention(settings: LocalSettings, mixed: bool) -> Choice:
     if settings.attention == "sdpa":
         return Choice("sdpa", "asked for")
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     problem = None
     if not mixed:
