@@ -23,7 +23,7 @@ import httpx
 import torch
 
 from tunelm.config import ModelConfig
-from tunelm.errors import ModelError, TunelmError
+from tunelm.errors import ModelError
 from tunelm.models import quantized
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter
@@ -173,7 +173,7 @@ class VllmEngine(Waiting):
             if row.finish is None:
                 await self._generate(row, model)
             event = row.event() or row.failed("vLLM gave no answer.")
-        except (httpx.HTTPError, TunelmError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # nobody is left waiting, whatever the child sends
             log.error("%s", str(error) or type(error).__name__)
             if isinstance(error, httpx.TransportError):
                 await asyncio.sleep(ENDING_S)
