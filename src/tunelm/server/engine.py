@@ -37,6 +37,7 @@ SMALL = 50_000_000
 """Parameters below which a step is computed by one thread."""
 STOPPED = "the server is stopping."
 DELETED = "the model was deleted before its turn came."
+UNLOADABLE = "this model's adapter cannot be loaded."
 
 log = logging.getLogger(__name__)
 
@@ -305,7 +306,7 @@ class LightEngine(Waiting):
             deleted = adapter in self._forgotten or not adapter.is_dir()
             if not deleted:
                 log.error("%s", error)
-            why = DELETED if deleted else "this model's adapter cannot be loaded."
+            why = DELETED if deleted else UNLOADABLE
             lost = [row for row in self._waiting if row.ask.adapter == adapter]
             self._waiting = deque(row for row in self._waiting if row not in lost)
             events += [row.failed(why) for row in lost]

@@ -23,13 +23,13 @@ import httpx
 import torch
 
 from tunelm.config import ModelConfig
-from tunelm.errors import ModelError
+from tunelm.errors import ModelError, TunelmError
 from tunelm.models import quantized
 from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity, check_adapter
 from tunelm.models.loading import load_tokenizer, resolve_base, weights_dtype
 from tunelm.server.asking import Ask, Piece, Scored
-from tunelm.server.engine import STOPPED, QueueFullError, Waiting, emit_here
+from tunelm.server.engine import STOPPED, UNLOADABLE, QueueFullError, Waiting, emit_here
 from tunelm.server.rows import Event, Row, Ticket
 from tunelm.server.text import Vocabulary
 from tunelm.server.vllm_process import BASE, VllmProcess
@@ -283,15 +283,19 @@ class VllmEngine(Waiting):
 
     async def _load(self, adapter: Path) -> str:
         folder, revision = resolve_base(self._config), self._config.revision
-        identity = await asyncio.to_thread(base_identity, folder, revision)
-        check_adapter(adapter, identity)
+        try:
+            check_adapter(adapter, await asyncio.to_thread(base_identity, folder, revision))
+        except TunelmError as error:
+            log.error("%s", error)
+            raise ModelError(UNLOADABLE) from None
         if quantized.trained_on(adapter):
             log.warning(quantized.UNQUANTIZED, adapter, "one base serves all adapters")
         name = f"adapter-{hashlib.sha256(str(adapter).encode()).hexdigest()[:16]}"
         body = {"lora_name": name, "lora_path": str(adapter)}
         response = await self._client.post("/v1/load_lora_adapter", json=body)
         if response.status_code != 200:
-            raise ModelError(f"this adapter cannot be loaded: {_refusal(response.content)}")
+            log.error("%s: %s", adapter, _refusal(response.content))
+            raise ModelError(UNLOADABLE)
         return name
 
     async def _unload(self, adapter: Path) -> None:
