@@ -185,7 +185,7 @@ class CloudSettings(Section):
     """Longest wait for the job; None: as long as it takes."""
 
 
-HOW_TO_TRAIN = ("processes", "sharding", "gradient_checkpointing")
+HOW_TO_TRAIN = ("processes", "sharding", "gradient_checkpointing", "attention", "compile")
 """Settings of a `LocalSettings` that change how a machine trains, and not what comes out."""
 
 
@@ -249,6 +249,12 @@ class LocalSettings(Section):
             raise ValueError("loraplus_ratio is for LoRA's matrix B, and full fine-tuning has none")
         if self.method == "qlora" and self.sharding == "full":
             raise ValueError('qlora: weights in 4 bits are not sharded; take sharding = "none"')
+        asked = self.compile == "on" or self.attention == "flash_attention_2"
+        if asked and self.sharding == "full":
+            raise ValueError(
+                'attention and compile are tried on a whole model; with sharding = "full" leave '
+                'them at "auto"'
+            )
         return self
 
 

@@ -57,11 +57,9 @@ def train(
         TrainingError: with the process's last error.
         OSError: there was no room to write in `work`; the same call goes on from there.
     """
-    command = ["-m", "tunelm.training", str(work), "--parent", str(os.getpid())]
+    command = ["-m", "tunelm.training", str(work), "--parent", str(os.getpid()), f"--nice={nice}"]
     if scorer is not None:
         command += ["--scorer", scorer]
-    if nice:
-        command += ["--nice", str(nice)]
     (work / FAILURE).unlink(missing_ok=True)
     events = follow(work / "events.jsonl")
     with (work / LOG).open("wb") as out:
