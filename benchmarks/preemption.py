@@ -3,10 +3,11 @@
     python benchmarks/preemption.py --preemptions 10
 
 Trains the route `local` of the bundled task on tunelm-nano-small undisturbed. Then hands the same
-in by `tunelm submit` on a real cluster of one node, and preempts it by jobs of higher priority, each
-at a random moment of its turn; the next turn begins at once rather than after Slurm's two minutes. A
-job that ends before it was preempted as often as asked is compared and handed in anew. Compares the
-adapter, byte for byte, the answers and the scores. Exits with 1 where any differs, or a job fails.
+in by `tunelm submit` on a real cluster of one node, and preempts it by jobs of higher priority,
+each at a random moment of its turn; the next turn begins at once rather than after Slurm's two
+minutes. A job that ends before it was preempted as often as asked is compared and handed in anew.
+Compares the adapter, byte for byte, the answers and the scores. Exits with 1 where any differs, or
+a job fails.
 """
 
 from __future__ import annotations
