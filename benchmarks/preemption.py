@@ -2,11 +2,12 @@
 
     python benchmarks/preemption.py --preemptions 10
 
-Trains the route `local` of the bundled task undisturbed. Then hands the same in by `tunelm submit`
-on a real cluster of one node, and preempts it by jobs of higher priority, each at a random moment
-of its turn; the next turn begins at once rather than after Slurm's two minutes. A job that ends
-before it was preempted as often as asked is compared and handed in anew. Compares the adapter, byte
-for byte, the answers and the scores. Exits with 1 where any differs, or a job fails.
+Trains the route `local` of the bundled task on tunelm-nano-small undisturbed. Then hands the same
+in by `tunelm submit` on a real cluster of one node, and preempts it by jobs of higher priority,
+each at a random moment of its turn; the next turn begins at once rather than after Slurm's two
+minutes. A job that ends before it was preempted as often as asked is compared and handed in anew.
+Compares the adapter, byte for byte, the answers and the scores. Exits with 1 where any differs, or
+a job fails.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests import cluster as slurm
 from tunelm.cluster.jobs import job_of
 
 SEED = Path("routes") / "local" / "seed-0"
-ONLY = ("--set", 'compare.routes=["local"]')
+ONLY = ("--set", 'compare.routes=["local"]', "--set", "model.base=tunelm-nano-small")
 
 
 @dataclass(frozen=True)

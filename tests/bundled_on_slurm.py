@@ -97,11 +97,21 @@ def compare(here: Path, there: Path) -> bool:
     return same and not places
 
 
-def submitted(task: str, run: Path, folder: Path) -> None:
+def submitted(task: str, given: tuple[str, ...], run: Path, folder: Path) -> None:
     """Run the task as a job, preempted once in its training."""
     cluster = slurm.bring_up(folder)
     try:
-        asked = ("--out", run, "--partition", "low", "--cpus", slurm.cores(), "--time", "60")
+        asked = (
+            "--out",
+            run,
+            "--partition",
+            "low",
+            "--cpus",
+            slurm.cores(),
+            "--time",
+            "60",
+            *given,
+        )
         done = slurm.tunelm("submit", task, *asked)
         print(done.output, end="")
         if done.exit_code:
@@ -116,19 +126,29 @@ def submitted(task: str, run: Path, folder: Path) -> None:
         cluster.stop()
 
 
-def both(task: str, out: Path) -> bool:
+def both(task: str, given: tuple[str, ...], out: Path) -> bool:
     """Run the task here and as a job, as far as that was not done; whether all is the same."""
     here, there = out / "here", out / "slurm"
     # each counts its own looks at the test rows
     os.environ["TUNELM_CACHE"] = str(out / "cache-here")
     if not (here / "report.json").is_file():
-        line = [sys.executable, "-m", "tunelm", "compare", task, "--out", str(here), "--quiet"]
+        line = [
+            sys.executable,
+            "-m",
+            "tunelm",
+            "compare",
+            task,
+            "--out",
+            str(here),
+            "--quiet",
+            *given,
+        ]
         resume = ["--resume"] if here.exists() else []
         subprocess.run([*line, *resume], check=True, stdout=subprocess.DEVNULL)
     os.environ["TUNELM_CACHE"] = str(out / "cache-slurm")
     if not (there / "report.json").is_file():
         with tempfile.TemporaryDirectory() as folder:
-            submitted(task, there, Path(folder))
+            submitted(task, given, there, Path(folder))
     return compare(here, there)
 
 
@@ -137,10 +157,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default="edu-qa")
     parser.add_argument("--out", type=Path, help="keep the runs there")
+    parser.add_argument("--set", action="append", default=[], help="as for tunelm compare")
     given = parser.parse_args()
+    settings = tuple(part for one in given.set for part in ("--set", one))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            same = both(given.task, (given.out or Path(folder)).resolve())
+            same = both(given.task, settings, (given.out or Path(folder)).resolve())
         except OSError as error:
             sys.exit(f"no cluster comes up here: {error}")
     sys.exit(0 if same else 1)
