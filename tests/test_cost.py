@@ -809,7 +809,7 @@ def test_a_run_without_a_finished_route_says_what_was_spent_for_nothing(run: Pat
     result = invoke(again)
     assert result.exit_code == 0, result.exception
     assert "No route's cost is known: no route has finished." in result.stdout
-    assert "api is failed: what it spent buys nothing." in result.stdout
+    assert "api: failed; what was spent on it buys nothing." in result.stdout
     assert not (again / "cost.svg").exists()
 
 

@@ -139,7 +139,7 @@ def test_the_page_is_of_three_pages_and_the_appendix_has_the_rest(
     assert all(f"| {f['route']} | {f['quantity']} |" in appendix for f in known)
     trained = next(f for f in known if f["quantity"] == "trainable parameters")
     assert f"{trained['value']:,.0f} (exact)" in page
-    assert "volume = 20,000 requests a month;" in page
+    assert "volume = 20,000 requests a month" in page
     assert "Not said: budget (--budget)" in page
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -317,32 +317,36 @@ def _warnings(
 
 
 def _route_warnings(run: RunFacts, given: Assumptions, costs: Mapping[str, RouteCost]) -> list[str]:
-    told: list[str] = []
+    """What is to be known of routes, once for all of which it holds."""
+    told: dict[str, list[str]] = {}
     for facts in run.routes:
-        cost = costs.get(facts.name)
-        if cost is None:
-            if facts.lost_calls or facts.spent:
-                told.append(f"{facts.name} is {facts.status}: what it spent buys nothing.")
-            continue
-        if facts.control:
-            continue
-        if cost.months < given.months and cost.months > 0:
-            told.append(
-                f"{facts.name}: {facts.model} shuts down on {facts.ends} ({facts.ends_source}), so "
-                f"what is paid once is spread over {cost.months:.1f} months, not {given.months:g}."
-            )
-        told += _price_warnings(facts, given)
-    return told
+        for text in _of_route(facts, given, costs.get(facts.name)):
+            told.setdefault(text, []).append(facts.name)
+    return [f"{', '.join(names)}: {text}" for text, names in told.items()]
 
 
-def _price_warnings(facts: RouteFacts, given: Assumptions) -> list[str]:
-    told: list[str] = []
+def _of_route(facts: RouteFacts, given: Assumptions, cost: RouteCost | None) -> Iterator[str]:
+    if cost is None:
+        if facts.lost_calls or facts.spent:
+            yield f"{facts.status}; what was spent on it buys nothing."
+        return
+    if facts.control:
+        return
+    if cost.months < given.months and cost.months > 0:
+        yield (
+            f"{facts.model} shuts down on {facts.ends} ({facts.ends_source}), so what is paid once "
+            f"is spread over {cost.months:.1f} months, not {given.months:g}."
+        )
     if facts.prices is None:
-        return told
+        return
     if given.cache_hit_rate and facts.cacheable == 0:
-        told.append(f"{facts.name}: nothing is cached: {facts.cacheable_how}.")
+        least = facts.prices.least_prefix
+        yield (
+            f"nothing is cached: prefixes of fewer than {least:,} tokens are not."
+            if least
+            else (f"nothing is cached: {facts.cacheable_how}.")
+        )
     elif given.cache_hit_rate and (facts.prices.usd_cached_in is None or given.batch):
-        told.append(f"{facts.name}: no price from a cache is known, so all tokens cost in full.")
+        yield "no price from a cache is known, so all tokens cost in full."
     if given.batch and facts.prices.in_batches() is None:
-        told.append(f"{facts.name}: no price in batches is known, so the usual one is taken.")
-    return told
+        yield "no price in batches is known, so the usual one is taken."

@@ -25,8 +25,8 @@ def money(value: float | None) -> str:
 
     >>> money(1234.5), money(2.5), money(0.000105), money(0), money(None), money(-3)
     ('$1,234', '$2.50', '$0.000105', '$0', 'unknown', '-$3.00')
-    >>> money(0.0000000006)
-    'under $0.000001'
+    >>> money(0.4), money(0.0000000006)
+    ('$0.40', 'under $0.000001')
     """
     if value is None:
         return UNKNOWN
@@ -42,6 +42,8 @@ def money(value: float | None) -> str:
         if "e" in text:
             digits, power = text.split("e")
             text = f"{size:.{max(0, -int(power) + len(digits.replace('.', '')) - 1)}f}"
+        if len(text) == len("0.4"):
+            text += "0"
     return f"{'-' if value < 0 else ''}${text}"
 
 

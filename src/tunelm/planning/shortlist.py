@@ -58,7 +58,7 @@ def shortlist(wishes: Wishes, load: Load, tokens: float, text: bool) -> Shortlis
 
     The first is the largest, of about the same size the newest: a larger model helps more than
     other choices of fine-tuning do (arXiv 2402.17193). The other two are of other families and at
-    most half as large, each time: they show whether a smaller one will do.
+    most half as large, each time, where there are such: they show whether a smaller one will do.
 
     Args:
         wishes: the constraints.
@@ -144,14 +144,18 @@ def _rank(candidate: Candidate) -> tuple[float, int, str]:
 
 
 def _ladder(left: list[Candidate]) -> list[Candidate]:
-    """The first, and twice the next that is at most half as large and of another family."""
+    """The first, and twice the next that is at most half as large and of another family.
+
+    Where there are no such, the next ones: three side by side say more than one.
+    """
     found: list[Candidate] = []
     for candidate in left:
         families = {_line(c.model) for c in found}
         small = not found or 2 * candidate.model.parameters <= found[-1].model.parameters
         if small and _line(candidate.model) not in families and len(found) < SHOWN:
             found.append(candidate)
-    return found
+    found += [candidate for candidate in left if candidate not in found][: SHOWN - len(found)]
+    return sorted(found, key=_rank)
 
 
 def _some(names: list[str], most: int = 4) -> str:

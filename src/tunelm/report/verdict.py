@@ -380,7 +380,9 @@ def _shared_words(shared: Mapping[str, Any] | None) -> str | None:
     """That test rows say what train rows say: in what is asked, or in the answers alone."""
     if not shared or not shared["rows"]:
         return None
-    of, asked = shared["of"], shared.get("asked", shared["rows"])
+    known = "asked" in shared  # a split that was made before is not looked at again
+    of, asked = shared["of"], shared["asked" if known else "rows"]
+    where = "what is asked in a train row" if known else "a train row"
     first = f"the first: {shared['found'][0]['piece'][:120]!r}. split.json names the rows."
     answers = shared["rows"] - asked
     if not asked:
@@ -391,7 +393,6 @@ def _shared_words(shared: Mapping[str, Any] | None) -> str | None:
         )
     more = f" {answers} more do so in the answer alone, as set phrases do." if answers else ""
     return (
-        f"{asked} of {of} test rows share 13 words in a row, or a whole short question, with what "
-        f"is asked in a train row; {first} Where that is more than quoted text, the scores are too "
-        f"good.{more}"
+        f"{asked} of {of} test rows share 13 words in a row, or a whole short question, with "
+        f"{where}; {first} Where that is more than quoted text, the scores are too good.{more}"
     )
