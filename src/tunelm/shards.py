@@ -96,8 +96,11 @@ def dealt(chunks: Sequence[Chunk], shards: int) -> list[list[Chunk]]:
     The same chunks are always dealt in the same way.
     """
     hands: list[list[Chunk]] = [[] for _ in range(shards)]
+    rows = [0] * shards
     for chunk in sorted(chunks, key=lambda c: -len(c.rows)):
-        min(hands, key=lambda hand: sum(len(c.rows) for c in hand)).append(chunk)
+        fewest = rows.index(min(rows))
+        hands[fewest].append(chunk)
+        rows[fewest] += len(chunk.rows)
     return hands
 
 
@@ -131,6 +134,7 @@ def answer_in_processes(
     missing = [chunk for chunk in chunks if chunk.answers(folder) is None]
     begun = len(missing) < len(chunks)
     if not begun and sum(len(chunk.rows) for chunk in chunks) <= CHUNK:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # as a kill may have left it
         return None
     (folder / FOLDER).mkdir(exist_ok=True)
     count = min(processes, len(missing))
