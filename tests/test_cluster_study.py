@@ -97,7 +97,7 @@ def test_an_array_runs_the_trials_and_a_last_job_concludes(
     cluster: Cluster, tmp_path: Path, tiny_model: Path
 ):
     task, run = make_task(tmp_path, tiny_model), tmp_path / "run"
-    more = ("--set", "routes.local.max_steps=150", "--set", "routes.local.epochs=100")
+    more = ("--set", "routes.local.max_steps=100", "--set", "routes.local.epochs=100")
     asked = ("--study", "local", "--trials", 6, "--at-once", 2, "--time", "30", *more)
     done = tunelm("submit", task, "--out", run, *asked)
     assert done.exit_code == 0, done.output
