@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunelm.testing import ChatServer, ScriptedModel
+import pytest
 
-from .conftest import make_task
+from tunelm.predict import answers_to, in_chunks, read_predictions
+from tunelm.testing import ChatServer, ScriptedModel
+from tunelm.types import Example, Prediction
+
+from .conftest import coloured, make_task
 from .test_diagnosis import code, formless
 
 KILLED_AFTER = (20, 250, 480)
@@ -72,3 +77,22 @@ def test_a_comparison_killed_again_and_again_pays_for_nothing_twice(
         assert kills == len(KILLED_AFTER)
         assert asked <= len(server.bodies) <= asked + kills * (UNDER_WAY + TIMED)
     assert finished(tmp_path / "killed") == finished(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kept", [0, 3, 7, 12])
+def test_a_chunk_of_which_only_some_was_written_is_answered_again_whole(tmp_path: Path, kept: int):
+    """The disk was full, or the machine stopped, in the midst of a line."""
+    asked: list[int] = []
+
+    def answer(chunk: Sequence[Example]) -> list[Prediction]:
+        asked.append(len(chunk))
+        return answers_to(ScriptedModel(lambda request: "ü " * 9), chunk, "test", 8)
+
+    path, rows = tmp_path / "predictions.jsonl", coloured(14)
+    whole = [p.output for p in in_chunks(answer, rows, "test", path, size=5)]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:kept]) + lines[kept][:-9])
+    asked.clear()
+    assert [p.output for p in in_chunks(answer, rows, "test", path, size=5)] == whole
+    assert asked == [5, 5, 4][kept // 5 :]
+    assert [p.example_id for p in read_predictions(path)] == [row.id for row in rows]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -68,10 +70,12 @@ def in_chunks(
 
     Those of `part` that stand there already are not asked for again.
     """
-    before, done = _finished(path, part)
+    _mend(path, size)
+    done = [p for p in read_predictions(path) if p.part == part]
     for start in range(len(done), len(examples), size):
-        done += answer(examples[start : start + size])
-        write_predictions(path, before + done)
+        chunk = answer(examples[start : start + size])
+        _append(path, chunk)
+        done += chunk
         if progress:
             progress(len(done), len(examples))
     return done
@@ -88,11 +92,11 @@ def is_elsewhere(model: object) -> bool:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """All predictions in a file."""
+    """All predictions in a file; a line that was not written to its end is none."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="\n") as file:  # outputs may hold U+2028 and the like
-        return [Prediction.from_json(json.loads(line)) for line in file]
+        return [Prediction.from_json(json.loads(line)) for line in file if line.endswith("\n")]
 
 
 def score_texts(
@@ -127,16 +131,33 @@ def _scored(
     ]
 
 
-def _finished(path: Path, part: str) -> tuple[list[Prediction], list[Prediction]]:
-    """(predictions of other parts, those of this part). Files hold whole chunks only."""
+def _mend(path: Path, size: int) -> None:
+    """Where the file ends within a line, take the chunk away of which only some was written.
+
+    That is so after a full disk, or when the machine itself stopped.
+    """
+    if not path.exists() or path.read_bytes()[-1:] in (b"", b"\n"):
+        return
     stored = read_predictions(path)
-    return [p for p in stored if p.part != part], [p for p in stored if p.part == part]
+    last = [p for p in stored if p.part == stored[-1].part] if stored else []
+    write_predictions(path, stored[: len(stored) - len(last) % size])
+
+
+def _append(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Add to the file in one go, so that a process that is killed leaves all of it or nothing."""
+    data = _lines(predictions).encode()
+    with path.open("ab", buffering=0) as file:
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
     """The inverse of `read_predictions`; the file is the old one or the new one."""
-    lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions)
-    write_text(path, "".join(lines))
+    write_text(path, _lines(predictions))
+
+
+def _lines(predictions: Sequence[Prediction]) -> str:
+    return "".join(json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions)
 
 
 def _prediction(example: Example, part: str, answer: Completion) -> Prediction:
