@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,9 @@ class Preempted:
         return run
 
 
+Same = list[tuple[bool, ...]]
+
+
 def measured(given: argparse.Namespace, folder: Path) -> bool:
     """Run all of it and print the tables; whether everything was the same."""
     here = folder / "here"
@@ -119,17 +123,22 @@ def measured(given: argparse.Namespace, folder: Path) -> bool:
     subprocess.run([*line, "--quiet"], check=True, stdout=subprocess.DEVNULL)
     whole = time.monotonic() - began
     expected = ended_as(here)
+    print(f"undisturbed: {whole:.1f} s; adapter of {len(expected[0]):,} bytes", flush=True)
     cluster = slurm.bring_up(folder / "slurm")
+    jobs, same = Preempted(cluster, folder, whole * given.share, given.seed), Same()
     try:
-        jobs = Preempted(cluster, folder, whole * given.share, given.seed)
-        same: list[tuple[bool, ...]] = []
         while not same or len(jobs.done) < given.preemptions:
             found = ended_as(jobs.job(given.preemptions))
             same.append(tuple(a == b for a, b in zip(found, expected, strict=True)))
-    finally:
+    finally:  # also of a run that is stopped midway
         cluster.stop()
-    print(f"\nundisturbed: {whole:.1f} s; adapter of {len(expected[0]):,} bytes\n")
-    print("| preempted during | times | steps done by then |")
+        print_tables(jobs, same)
+    return all(all(row) for row in same)
+
+
+def print_tables(jobs: Preempted, same: Same) -> None:
+    """When they came, and what became of each job that ended."""
+    print("\n| preempted during | times | steps done by then |")
     print("|---|---|---|")
     for during, count in Counter(p.during for p in jobs.done).most_common():
         steps = ", ".join(str(p.step) for p in jobs.done if p.during == during)
@@ -140,7 +149,6 @@ def measured(given: argparse.Namespace, folder: Path) -> bool:
         count = sum(p.job == number for p in jobs.done)
         cells = " | ".join("yes" if one else "NO" for one in (adapter, answers, scores))
         print(f"| {number} | {count} | {cells} |")
-    return all(all(row) for row in same)
 
 
 def main() -> None:
@@ -155,6 +163,7 @@ def main() -> None:
         help="a turn is preempted within this share of the undisturbed time",
     )
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
         try:
             same = measured(given, Path(folder))
