@@ -13,6 +13,8 @@ from tunelm.data.split import PARTS
 from tunelm.errors import DataError
 
 ABOUT, LEDGER = "split.json", "rows.jsonl"
+LEDGER_SHARDS = "rows"
+"""The ledger of a split whose parts are shards: a folder of Parquet files, a row for each line."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.data import documents, files, tables
-from tunelm.data.detect import DOCUMENTS, TABLES, detect_container, parse_format
+from tunelm.data.detect import DOCUMENTS, TABLES, detect_container, parse_format, shards_of
 from tunelm.data.files import Item, RawRow
 from tunelm.data.opening import cannot_read
 from tunelm.data.records import Fault, Record, to_example
@@ -72,6 +72,7 @@ _ROWS: Mapping[str, Callable[[Path, Mapping[str, str]], Iterator[Item]]] = {
     "lines": files.plain_lines,
     "parquet": tables.parquet_rows,
     "dataset": tables.dataset_rows,
+    "shards": lambda path, columns: _raw_shards(path, columns),
 }
 
 
@@ -99,6 +100,9 @@ def scan(
     columns = columns or {}
     _, shape = parse_format(format)
     container, items = open_rows(path, format, columns)
+    if container == "shards":
+        yield from _scan_shards(path, shape, columns)
+        return
     naming = _Naming(path, columns)
     family = family_of(shape) if shape else None
     found = False
@@ -119,6 +123,17 @@ def scan(
     if not found:
         raise DataError(_empty(path, container))
     yield from naming.unused()
+
+
+def _scan_shards(
+    path: Path, shape: str | None, columns: Mapping[str, str]
+) -> Iterator[Record | Fault]:
+    """Each file by itself, so that what one of them lacks is said of that one."""
+    files = shards_of(path)
+    if not files:
+        raise DataError(_empty(path, "shards"))
+    for file in files:
+        yield from scan(file, shape, columns)
 
 
 def raw_rows(path: Path, format: str | None = None) -> Iterator[Item]:
@@ -188,14 +203,19 @@ def open_rows(
         rows = partial(documents.folder_rows, kind=container)
     elif container in DOCUMENTS:
         rows = partial(documents.document_rows, kind=container)
-    elif folder != (container in ("dataset", "folder")):
+    elif folder != (container in ("dataset", "folder", "shards")):
         what = "is a folder" if folder else "is no folder"
         raise DataError(f"{path}: {what}, which the format {container} is not read from.")
     else:
         rows = _ROWS[container]
-    if columns and container not in (*TABLES, "jsonl", "json"):
+    if columns and container not in (*TABLES, "jsonl", "json", "shards"):
         raise ConfigError(f"data.columns names fields, and {path} is text without any.")
     return container, rows(path, columns)
+
+
+def _raw_shards(path: Path, columns: Mapping[str, str]) -> Iterator[Item]:
+    for file in shards_of(path):
+        yield from open_rows(file, None, columns)[1]
 
 
 class _Naming:
