@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import gzip
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from tunelm.cli import cli
-from tunelm.data.given import file_hash, find_given
+from tunelm.data.given import file_hash
 from tunelm.data.prepare_files import prepare_files
 from tunelm.data.prepare_job import Preparation
-from tunelm.data.read import read_rows, scan
+from tunelm.data.read import scan
 from tunelm.data.records import Record
 from tunelm.data.split import PARTS
-from tunelm.errors import DataError
 
 WORDS = [f"word{i}" for i in range(3000)]
 

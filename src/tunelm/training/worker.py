@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,21 @@ from tunelm.training.job import (
     claim,
     read_job,
     replace_folder,
+    rows_hash,
 )
 from tunelm.training.loop import Loop
 from tunelm.training.packing import pack
-from tunelm.training.rows import EncodedRow, encode_rows, encode_texts
+from tunelm.training.rows import EncodedRow, stream_rows, stream_texts
+from tunelm.training.shards import EncodedShards, encoding_key, stored
 from tunelm.training.steps import Stepper, TrainRow
 
 PACKING_TOLERANCE, PACKING_TOLERANCE_HALF = 1e-5, 1e-2
 """Largest relative difference of the loss of packed texts from that of the same texts alone:
 rounding, for weights in float32 and in half precision. A model hardly trained mixes its texts
 only little, so the first must be small."""
+
+ENCODED = "encoded"
+"""The folder in `work` with the rows as tokens."""
 
 _M_MMAP_THRESHOLD, MAPPED_FROM = -3, 2**19
 
@@ -66,7 +71,7 @@ def run(
         ModelError, PrerequisiteError, ConfigError: as the base and the targets have it.
     """
     job, train, dev = read_job(work)
-    claim(work, job, [*train, *dev])
+    claim(work, job, (train, dev))
     result_file = work / "result.json"
     if result_file.is_file() and (work / "adapter").is_dir():
         return json.loads(result_file.read_text(encoding="utf-8"))
@@ -74,8 +79,10 @@ def run(
     held = _held_after_imports()
     base = load_base(job.model)
     identity = base_identity(resolve_base(job.model), job.model.revision)
-    claim(work, job, [*train, *dev], identity)
-    encoded_train, encoded_dev = (encode(job, base, rows) for rows in (train, dev))
+    claim(work, job, (train, dev), identity)
+    encoded_train, encoded_dev = (
+        kept(work, job, (base.model, base.tokenizer), rows, identity) for rows in (train, dev)
+    )
     if not encoded_train:
         raise TrainingError("there are no rows to train on.")
     model: Any = make_trainable(base.model, job.settings, job.seed)
@@ -143,12 +150,36 @@ def _save(
     replace_folder(part, folder)
 
 
-def encode(job: TrainingJob, base: Base, rows: Sequence[TrainingRow]) -> list[EncodedRow]:
+def encode(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> list[EncodedRow]:
     """Rows as tokens, by the base's tokenizer. Raises DataError as `training.rows` does."""
-    limit = most_tokens(job, base.model)
+    return list(_encoded(job, base.model, base.tokenizer, rows))
+
+
+def _encoded(
+    job: TrainingJob, model: Any, tokenizer: Any, rows: Iterable[TrainingRow]
+) -> Iterator[EncodedRow]:
+    limit = most_tokens(job, model)
     if job.text:
-        return encode_texts(rows, base.tokenizer, limit)
-    return encode_rows(rows, base.tokenizer, end_tokens(base.model, base.tokenizer), limit)
+        return stream_texts(rows, tokenizer, limit)
+    return stream_rows(rows, tokenizer, end_tokens(model, tokenizer), limit)
+
+
+def kept(
+    work: Path,
+    job: TrainingJob,
+    base: tuple[Any, Any],
+    rows: Iterable[TrainingRow],
+    identity: Mapping[str, Any],
+) -> EncodedShards:
+    """`encode`d rows, written to and read from `work/encoded`.
+
+    `base` is (model, tokenizer), of which the model may be its shapes alone; `identity` the hashes
+    of the tokenizer and its template. Raises TrainingError where they cannot be written.
+    """
+    model, tokenizer = base
+    stops = () if job.text else end_tokens(model, tokenizer)
+    key = encoding_key(identity, stops, most_tokens(job, model), job.text, rows_hash(rows))
+    return stored(work / ENCODED, key, lambda: _encoded(job, model, tokenizer, rows))
 
 
 def packed(
@@ -161,7 +192,7 @@ def packed(
     if not job.text:
         return rows, None
     full = pack(rows, limit)
-    crowded = max(full, key=lambda row: len(row.rows))
+    crowded = full.most_crowded
     if len(crowded.rows) == 1:
         return rows, "nothing to pack: no two texts fit into one row"
     try:
