@@ -144,7 +144,7 @@ def write_rows(path: Path, count: int) -> bytes:
                 kind = "c"
                 what, town = draw(2)
                 row = {
-                    "question": f"What is the usual price of {what} {number} in the town of {town}?",
+                    "question": f"What is the usual price of {what} {number} in {town} town?",
                     "answer": f"It is about {rng.randrange(9999)} coins.",
                     "topic": "price",
                 }

@@ -104,14 +104,24 @@ def scan(
         yield from _scan_shards(path, shape, columns)
         return
     naming = _Naming(path, columns)
-    family = family_of(shape) if shape else None
     found = False
-    for item in items:
+    for item in _records(path, container in TABLES, items, shape, naming):
         found = True
+        yield item
+    if not found:
+        raise DataError(_empty(path, container))
+    yield from naming.unused()
+
+
+def _records(
+    path: Path, table: bool, items: Iterator[Item], shape: str | None, naming: _Naming
+) -> Iterator[Record | Fault]:
+    family = family_of(shape) if shape else None
+    for item in items:
         if isinstance(item, Fault):
             yield item
             continue
-        if container in TABLES and family is None:
+        if table and family is None:
             family = _table_family(path, item, naming)
         fields = naming.apply(item)
         if isinstance(fields, Fault):
@@ -120,9 +130,15 @@ def scan(
         if item.blank and family:
             fields = _without_blanks(fields, naming.ours(item.blank), family)
         yield _record(fields, item, family)
-    if not found:
-        raise DataError(_empty(path, container))
-    yield from naming.unused()
+
+
+def read_group(
+    path: Path, group: int, format: str | None, columns: Mapping[str, str]
+) -> list[Example]:
+    """The rows of one row group of a Parquet file, as `read_rows` gives them."""
+    items = tables.group_rows(path, group)
+    records = _records(path, True, items, parse_format(format)[1], _Naming(path, columns))
+    return [to_example(item) for item in records if isinstance(item, Record)]
 
 
 def _scan_shards(

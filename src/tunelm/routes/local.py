@@ -241,6 +241,11 @@ class AsTaught(Sequence[TrainingRow]):
     def __len__(self) -> int:
         return len(self._examples)
 
+    @property
+    def known(self) -> dict[str, str] | None:
+        """Where rows that lie on disk keep what was found out about all of them."""
+        return getattr(self._examples, "known", None)
+
     def __iter__(self) -> Iterator[TrainingRow]:
         return (training_row(example, self._system) for example in self._examples)
 
