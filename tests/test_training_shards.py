@@ -182,7 +182,7 @@ def test_training_from_disk_has_the_same_losses_byte_for_byte(tmp_path: Path, mo
     monkeypatch.setattr(
         worker,
         "kept",
-        lambda work, job, base, rows, identity: worker.encode(job, _Base(*base), rows),
+        lambda work, job, base, rows, identity: worker.encode(job, base, rows),
     )
     assert losses("memory") == from_disk
     assert not (tmp_path / "memory" / "encoded").exists()
@@ -196,11 +196,6 @@ def test_training_from_disk_has_the_same_losses_byte_for_byte(tmp_path: Path, mo
             path.unlink() if path.is_file() else path.rmdir()
     assert losses("disk", tmp_path / "disk") == from_disk
     assert (folder / "tokens.bin").stat().st_mtime_ns == before
-
-
-class _Base:
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
 
 
 def _rows_in(folder: Path) -> int:

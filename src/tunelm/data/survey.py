@@ -221,10 +221,12 @@ class _Surveyor:
         self.found["group"] |= group is not None
         status = KEPT if has_content(record) else DROPPED
         # by its content before boilerplate was taken out, which depends on the other documents
-        name = cleaned.whole.id if group is None else _name(group)
+        own = record.id
+        whole = own if cleaned.whole is record else cleaned.whole.id
+        name = whole if group is None else _name(group)
         said = _Said(record) if status == KEPT else None
         survey.texts += record.text is not None
-        survey.ids.append(row_id(record, label))
+        survey.ids.append(_number_of(own, label))
         survey.groups.append(_hash(name.encode("utf-8", "replace")))
         survey.questions.append(_hash(said.question.tobytes()) if said else 0)
         survey.label.append(-1 if label is None else _numbered(chunk.labels, label))
@@ -366,7 +368,10 @@ def label_of(record: Record, named: str | None) -> str | None:
 
 def row_id(record: Record, label: str | None) -> int:
     """64 bits: equal rows have equal ids; a text with another label is another row."""
-    own = record.id
+    return _number_of(record.id, label)
+
+
+def _number_of(own: str, label: str | None) -> int:
     return int(own if label is None else content_hash([own, label]), 16)
 
 

@@ -165,7 +165,7 @@ class LocalRoute:
         return process.train(work, scorer, show)
 
     def _counts(self, ctx: FitContext) -> dict[str, Estimate]:
-        from tunelm.models.loading import load_tokenizer, require_torch, resolve_base
+        from tunelm.models.loading import Base, load_tokenizer, require_torch, resolve_base
 
         require_torch()
         from tunelm.models.identity import tokenizer_identity
@@ -180,7 +180,8 @@ class LocalRoute:
         job, train, _ = self.job(ctx)
         # where training will look for them: rows are tokenized once
         identity = tokenizer_identity(resolve_base(ctx.model), ctx.model.revision)
-        rows = kept(ctx.work / "training", job, (shapes, tokenizer), train, identity)
+        base = Base(shapes, tokenizer, "cpu")
+        rows = kept(ctx.work / "training", job, base, train, identity)
         lengths = pack(rows, most_tokens(job, shapes)).lengths if job.text else rows.lengths
         steps = steps_by_epoch(lengths, self.settings, job.seed)
         tokens = sum(

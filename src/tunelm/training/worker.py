@@ -80,9 +80,7 @@ def run(
     base = load_base(job.model)
     identity = base_identity(resolve_base(job.model), job.model.revision)
     claim(work, job, (train, dev), identity)
-    encoded_train, encoded_dev = (
-        kept(work, job, (base.model, base.tokenizer), rows, identity) for rows in (train, dev)
-    )
+    encoded_train, encoded_dev = (kept(work, job, base, rows, identity) for rows in (train, dev))
     if not encoded_train:
         raise TrainingError("there are no rows to train on.")
     model: Any = make_trainable(base.model, job.settings, job.seed)
@@ -152,34 +150,31 @@ def _save(
 
 def encode(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> list[EncodedRow]:
     """Rows as tokens, by the base's tokenizer. Raises DataError as `training.rows` does."""
-    return list(_encoded(job, base.model, base.tokenizer, rows))
+    return list(_encoded(job, base, rows))
 
 
-def _encoded(
-    job: TrainingJob, model: Any, tokenizer: Any, rows: Iterable[TrainingRow]
-) -> Iterator[EncodedRow]:
-    limit = most_tokens(job, model)
+def _encoded(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> Iterator[EncodedRow]:
+    limit = most_tokens(job, base.model)
     if job.text:
-        return stream_texts(rows, tokenizer, limit)
-    return stream_rows(rows, tokenizer, end_tokens(model, tokenizer), limit)
+        return stream_texts(rows, base.tokenizer, limit)
+    return stream_rows(rows, base.tokenizer, end_tokens(base.model, base.tokenizer), limit)
 
 
 def kept(
     work: Path,
     job: TrainingJob,
-    base: tuple[Any, Any],
+    base: Base,
     rows: Iterable[TrainingRow],
     identity: Mapping[str, Any],
 ) -> EncodedShards:
     """`encode`d rows, written to and read from `work/encoded`.
 
-    `base` is (model, tokenizer), of which the model may be its shapes alone; `identity` the hashes
-    of the tokenizer and its template. Raises TrainingError where they cannot be written.
+    Of the model its shapes are enough; `identity` has the hashes of the tokenizer and its template.
+    Raises TrainingError where they cannot be written, DataError as `training.rows` does.
     """
-    model, tokenizer = base
-    stops = () if job.text else end_tokens(model, tokenizer)
-    key = encoding_key(identity, stops, most_tokens(job, model), job.text, rows_hash(rows))
-    return stored(work / ENCODED, key, lambda: _encoded(job, model, tokenizer, rows))
+    stops = () if job.text else end_tokens(base.model, base.tokenizer)
+    key = encoding_key(identity, stops, most_tokens(job, base.model), job.text, rows_hash(rows))
+    return stored(work / ENCODED, key, lambda: _encoded(job, base, rows))
 
 
 def packed(
