@@ -107,7 +107,7 @@ def _prepare_on_disk(
                 n: tuple(dataclasses.replace(e, group=owner[e.group]) for e in kept[n])
                 for n in PARTS[1:]
             }
-            split = Split(train, **parts)
+            split = Split(train, parts["dev"], parts["test"])
             where = {e.id: (name, e) for name in parts for e in parts[name]}
             file.writelines(
                 _line(line, *(where[line["kept"]] if line["kept"] else (None, None))) + "\n"

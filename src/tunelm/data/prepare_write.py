@@ -269,8 +269,8 @@ class _Shard:
         self._job, self._staging = job, staging
         self._lines: list[Line] = []
         self._records: dict[str, list[Record]] = {name: [] for name in PARTS}
-        self._signs = dict.fromkeys(PARTS, 0)
-        self._files = dict.fromkeys(PARTS, 0)
+        self._signs: dict[str, int] = dict.fromkeys(PARTS, 0)
+        self._files: dict[str, int] = dict.fromkeys(PARTS, 0)
 
     def add(self, line: Line, record: Record | None) -> None:
         self._lines.append(line)

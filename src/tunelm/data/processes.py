@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from tunelm.errors import DataError
 
@@ -40,7 +40,7 @@ def in_processes(
 
 
 @contextmanager
-def _children(function: Any, task: Any, count: int) -> Iterator[list[Connection]]:
+def _children(function: Any, task: Any, count: int) -> Generator[list[Connection]]:
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     children: list[Any] = []
     lines: list[Connection] = []
@@ -53,7 +53,7 @@ def _children(function: Any, task: Any, count: int) -> Iterator[list[Connection]
             child.start()
             theirs.close()
             children.append(child)
-            lines.append(cast(Connection, ours))
+            lines.append(ours)
         yield lines
     finally:
         for child, line in zip(children, lines, strict=False):

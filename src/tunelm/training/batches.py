@@ -37,7 +37,7 @@ class Batches(Sequence[list[int]]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @overload
     def __getitem__(self, at: int) -> list[int]: ...
