@@ -92,7 +92,8 @@ def whole(folder: Path, few: int, many: int) -> bool:
 
 def prepare(folder: Path) -> dict[str, Any]:
     """Run the command's work once."""
-    from tunelm.data.prepare_files import Preparation, prepare_files
+    from tunelm.data.prepare_files import prepare_files
+    from tunelm.data.prepare_job import Preparation
     from tunelm.rundir import peak_memory
 
     begin = time.process_time()

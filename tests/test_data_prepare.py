@@ -22,7 +22,8 @@ from tunelm.config import DataConfig
 from tunelm.data.clean import clean_text
 from tunelm.data.near import NearRows
 from tunelm.data.prepare import prepare
-from tunelm.data.prepare_files import Preparation, prepare_files
+from tunelm.data.prepare_files import prepare_files
+from tunelm.data.prepare_job import Preparation
 from tunelm.data.read import read_rows, scan
 from tunelm.data.records import Record
 from tunelm.data.split import PARTS, split_rows

@@ -14,6 +14,7 @@ Examples:
   tunelm data prepare rows.jsonl --out data/rows
   tunelm data prepare chats.csv --out data/chats --column question=prompt --column answer=reply
   tunelm data prepare texts/ --out data/texts --test 0.1 --dev 0
+  tunelm data prepare crawl/ --out data/big --to shards --processes 4
   tunelm data prepare pairs.csv --out data/job --to openai --system "You are a kind tutor."
 
 docs/data-prepare.md says what is changed and why.
@@ -57,6 +58,13 @@ docs/data-prepare.md says what is changed and why.
 @click.option("--keep-near", is_flag=True, help="Keep near-duplicates, all on one side.")
 @click.option("--keep-boilerplate", is_flag=True, help="Keep lines that many documents share.")
 @click.option("--skip-broken", is_flag=True, help="Go on without broken rows; the ledger has them.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many work at it; what comes out is the same.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def prepare_command(
     file: Path,
@@ -72,7 +80,8 @@ def prepare_command(
     that folder as data.path of a task, and its split is taken as it is.
     """
     from tunelm.cli.progress import shown
-    from tunelm.data.prepare_files import Preparation, prepare_files
+    from tunelm.data.prepare_files import prepare_files
+    from tunelm.data.prepare_job import Preparation
 
     hosted = settings["to"] == "openai"
     if system and not hosted:
@@ -127,7 +136,8 @@ def _print(about: dict[str, Any], out: Path) -> None:
     for note in _notes(about):
         click.echo(note)
     files = ", ".join(part["file"] for part in about["parts"].values())
-    click.echo(f"\n{out}: {files}, rows.jsonl (a line for every input row), split.json")
+    ledger = "rows" if about["written_as"].startswith("shards") else "rows.jsonl"
+    click.echo(f"\n{out}: {files}, {ledger} (a line for every input row), split.json")
     if "openai" in about:
         _print_job(about["openai"], out)
 

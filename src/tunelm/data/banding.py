@@ -1,8 +1,16 @@
-"""Which texts to compare with which: MinHash signatures in bands, and the buckets of equal ones."""
+"""Which texts to compare with which: MinHash signatures in bands, and the buckets of equal ones.
+
+MinHash is Broder's (Compression and Complexity of Sequences, 1997), banding as in Leskovec,
+Rajaraman and Ullman, Mining of Massive Datasets, chapter 3. A permutation here is a random odd
+factor and an offset modulo 2**32 on hashes that are mixed already: it runs over whole blocks of
+texts at the speed of memory, where a library that takes text by text needs ten times as long.
+What is kept of a text is a 32-bit key a band, on disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +25,9 @@ CANDIDATES = 32
 work linear where many rows are cut from one template."""
 _MISSED = 0.005
 """Highest chance that a pair right at the threshold shares no band."""
+_ELEMENTS = 1 << 18
+"""Values worked on at once: they stay in the processor's cache."""
+_ROWS = 1 << 14
 
 
 def bands_for(threshold: float) -> tuple[int, int]:
@@ -32,84 +43,143 @@ class Signer:
     """MinHash signatures cut into bands, one 32-bit key a band."""
 
     def __init__(self, threshold: float) -> None:
-        from datasketch import MinHash  # brings scipy: not where it is not needed
-
-        self._bands, self._width = bands_for(threshold)
-        self._sketch = MinHash(num_perm=self._bands * self._width, hashfunc=int)
-        self._factors = np.random.RandomState(5).randint(1, 1 << 62, self._width).astype(np.uint64)
+        self.bands, self._width = bands_for(threshold)
+        rng = np.random.RandomState(5)
+        count = self.bands * self._width
+        self._times = rng.randint(0, 1 << 31, count).astype(np.uint32) * np.uint32(2)
+        self._times += np.uint32(1)
+        self._plus = rng.randint(0, 1 << 32, count, dtype=np.uint64).astype(np.uint32)
+        self._factors = rng.randint(1, 1 << 62, self._width).astype(np.uint64)
         self._factors = self._factors * np.uint64(2) + np.uint64(1)
 
-    def keys(self, texts: Sequence[Hashes]) -> Hashes:
-        """(texts, bands) keys of texts that have at least one shingle each."""
-        values = np.empty((len(texts), self._bands * self._width), np.uint64)
-        for place, own in enumerate(texts):
-            self._sketch.clear()
-            self._sketch.update_batch(own.tolist())
-            values[place] = self._sketch.hashvalues
-        whole = (values.reshape(len(texts), self._bands, self._width) * self._factors).sum(axis=2)
-        return (whole >> np.uint64(32)).astype(np.uint32)
+    def keys(self, values: Hashes, sizes: NDArray[np.int64]) -> Hashes:
+        """(texts, bands) keys.
+
+        Args:
+            values: the shingles of all texts, one after the other.
+            sizes: how many of them are each text's, at least one.
+        """
+        least = np.empty((self._times.size, sizes.size), np.uint32)
+        starts = np.cumsum(sizes) - sizes
+        order = np.argsort(sizes, kind="stable")
+        for texts in _even(order, sizes):
+            # a column a text; a shorter one repeats its last value, which changes no minimum
+            ramp = np.arange(int(sizes[texts].max()))[:, None]
+            block = values[starts[texts] + np.minimum(ramp, sizes[texts] - 1)]
+            work = np.empty_like(block)
+            for number, (times, plus) in enumerate(zip(self._times, self._plus, strict=True)):
+                np.multiply(block, times, out=work)
+                np.add(work, plus, out=work)
+                least[number, texts] = work.min(axis=0)
+        bands = least.T.reshape(sizes.size, self.bands, self._width).astype(np.uint64)
+        return ((bands * self._factors).sum(axis=2) >> np.uint64(32)).astype(np.uint32)
+
+
+def _even(order: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The texts, shortest first, in blocks of about the same length."""
+    start = 0
+    ordered = sizes[order]
+    while start < order.size:
+        longest = int(ordered[start] * 1.25) + 4
+        stop = int(np.searchsorted(ordered, longest, "right"))
+        stop = min(stop, start + max(1, _ELEMENTS // longest))
+        yield order[start:stop]
+        start = stop
 
 
 class Buckets:
-    """Rows by band: a bucket for each key that at least two rows have, filled as rows are put."""
+    """Rows by band, in files: which earlier rows share a bucket with a row.
 
-    def __init__(self, blocks: Iterator[tuple[list[int], Hashes]], rows: int) -> None:
-        collected = list(blocks)
-        numbers = np.array([n for block, _ in collected for n in block], np.int64)
-        bands = collected[0][1].shape[1] if collected else 0
-        self._bucket = np.full((bands, rows), -1, np.int32)
-        starts: list[NDArray[np.int64]] = []
-        places = buckets = 0
-        for band in range(bands):
-            keys = np.concatenate([block[:, band] for _, block in collected])
-            order = np.argsort(keys, kind="stable")
-            changes = np.flatnonzero(np.diff(keys[order])) + 1
-            first = np.concatenate(([0], changes))
-            sizes = np.diff(np.concatenate((first, [keys.size])))
-            shared = sizes > 1
-            members = numbers[order[np.repeat(shared, sizes)]]
-            sizes = sizes[shared]
-            self._bucket[band, members] = np.repeat(
-                np.arange(buckets, buckets + sizes.size, dtype=np.int32), sizes
-            )
-            starts.append(places + np.cumsum(sizes) - sizes)
-            places += int(sizes.sum())
-            buckets += sizes.size
-        self._starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
-        self._filled = np.zeros(buckets, np.int32)
-        self._members = np.empty(places, np.int32)
+    First `add` the keys of all rows, in order; then `candidates` once. Of a bucket's rows the
+    first `CANDIDATES` are what later ones are compared with. In memory is one band at a time.
+    """
 
-    def rows(self) -> Iterator[int]:
-        """Rows that share a bucket with another one."""
-        if self._bucket.size:
-            yield from np.flatnonzero((self._bucket >= 0).any(axis=0)).tolist()
+    def __init__(self, folder: Path, bands: int) -> None:
+        self._folder = folder
+        self._files: list[Any] = [(folder / f"keys-{n}").open("wb") for n in range(bands)]
+        self._numbers: list[NDArray[np.int32]] = []
 
-    def earlier(self, row: int) -> list[NDArray[np.int32]]:
-        """The rows put before into this row's buckets, smallest bucket first, some of each."""
-        own = self._own(row)
-        filled = self._filled[own]
-        found: list[NDArray[np.int32]] = []
-        for place in np.argsort(filled, kind="stable").tolist():
-            count = min(int(filled[place]), CANDIDATES)
-            if count:
-                start = self._starts[own[place]]
-                found.append(self._members[start : start + count])
-        return found
+    def add(self, numbers: NDArray[np.int64], keys: Hashes) -> None:
+        """The keys (rows, bands) of rows with these numbers."""
+        self._numbers.append(numbers.astype(np.int32))
+        for band, file in enumerate(self._files):
+            file.write(keys[:, band].tobytes())
 
-    def put(self, row: int) -> None:
-        """Let later rows find this one."""
-        own = self._own(row)
-        self._members[self._starts[own] + self._filled[own]] = row
-        self._filled[own] += 1
+    def close(self) -> None:
+        """Close the files; they are left where they are."""
+        for file in self._files:
+            file.close()
 
-    def _own(self, row: int) -> NDArray[np.int32]:
-        own = self._bucket[:, row]
-        return own[own >= 0]
+    def candidates(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """(rows, earlier rows) to compare: rows in order, of each the likeliest first."""
+        self.close()
+        numbers = np.concatenate([*self._numbers, np.zeros(0, np.int32)])
+        if not numbers.size:
+            return
+        bands = [self._sorted(band, numbers.size) for band in range(len(self._files))]
+        for start in range(0, numbers.size, _ROWS):
+            pairs = [_pairs(*band, start, min(start + _ROWS, numbers.size)) for band in bands]
+            rows, others = _likeliest(np.concatenate(pairs))
+            if rows.size:
+                yield numbers[rows].astype(np.int64), numbers[others].astype(np.int64)
+
+    def _sorted(self, band: int, rows: int) -> tuple[Any, Any, NDArray[np.int32]]:
+        """Of each row: where its bucket begins in the members, and how many are earlier."""
+        path = self._folder / f"keys-{band}"
+        keys = np.fromfile(path, np.uint32)
+        path.unlink()
+        both = keys.astype(np.uint64) << np.uint64(32) | np.arange(rows, dtype=np.uint64)
+        both.sort()
+        key, row = (both >> np.uint64(32)).astype(np.uint32), both.astype(np.uint32)
+        first = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+        sizes = np.diff(np.concatenate((first, [rows])))
+        rank = np.arange(rows) - np.repeat(first, sizes)
+        shared = np.repeat(sizes > 1, sizes)
+        head = shared & (rank < CANDIDATES)
+        opens = np.repeat((np.cumsum(head) - head)[first], sizes)
+        earlier = np.zeros(rows, np.uint8)
+        earlier[row] = np.minimum(rank, CANDIDATES)
+        begins = np.zeros(rows, np.int32)
+        begins[row[shared]] = opens[shared]
+        return self._stored(begins, band), self._stored(earlier, band), row[head].astype(np.int32)
+
+    def _stored(self, values: NDArray[Any], band: int) -> Any:
+        path = self._folder / f"{values.dtype.name}-{band}"
+        values.tofile(path)
+        return _Stored(path, values.dtype)
 
 
-def likely(buckets: Sequence[NDArray[Any]]) -> list[int]:
-    """Up to `CANDIDATES` rows of the buckets, those in most of them first."""
-    if not buckets:
-        return []
-    rows, times = np.unique(np.concatenate(buckets), return_counts=True)
-    return rows[np.argsort(-times, kind="stable")[:CANDIDATES]].tolist()
+class _Stored:
+    """An array in a file, of which pieces are read."""
+
+    def __init__(self, path: Path, dtype: Any) -> None:
+        self._path, self._dtype = path, dtype
+
+    def piece(self, start: int, stop: int) -> NDArray[Any]:
+        size = self._dtype.itemsize
+        return np.fromfile(self._path, self._dtype, stop - start, offset=start * size)
+
+
+def _pairs(
+    begins: _Stored, earlier: _Stored, members: NDArray[np.int32], start: int, stop: int
+) -> NDArray[np.uint64]:
+    """Row and earlier row, one number a pair, of one band."""
+    counts = earlier.piece(start, stop).astype(np.int64)
+    rows = np.flatnonzero(counts)
+    counts = counts[rows]
+    opens = begins.piece(start, stop)[rows].astype(np.int64)
+    ramp = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    others = members[np.repeat(opens, counts) + ramp].astype(np.uint64)
+    return np.repeat(rows + start, counts).astype(np.uint64) << np.uint64(32) | others
+
+
+def _likeliest(pairs: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each pair once; of a row's at most `CANDIDATES`, those in most of its buckets first."""
+    pairs, times = np.unique(pairs, return_counts=True)
+    rows = (pairs >> np.uint64(32)).astype(np.int64)
+    others = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    order = np.lexsort((others, -times, rows))
+    rows, others = rows[order], others[order]
+    _, first, sizes = np.unique(rows, return_index=True, return_counts=True)
+    rank = np.arange(rows.size) - np.repeat(first, sizes)
+    return rows[rank < CANDIDATES], others[rank < CANDIDATES]

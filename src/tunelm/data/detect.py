@@ -20,6 +20,7 @@ CONTAINERS: Mapping[str, str] = {
     "tsv": "a table with a tab between cells, names in the first row",
     "parquet": "a Parquet file",
     "dataset": "a folder written by save_to_disk of Hugging Face datasets",
+    "shards": "a folder of files of rows, read in the order of their names; written as Parquet",
     "txt": "plain text: a file, or a folder of files, is a document each",
     "markdown": "Markdown: likewise",
     "html": "HTML: likewise",
@@ -45,6 +46,7 @@ SUFFIXES: Mapping[str, str] = {
     ".pdf": "pdf",
 }
 DOCUMENTS = ("txt", "markdown", "html", "pdf")
+ROWS = ("jsonl", "json", "csv", "tsv", "parquet")
 TABLES = ("csv", "tsv", "parquet", "dataset")
 DELIMITERS = ",\t;|"
 
@@ -93,7 +95,9 @@ def detect_container(path: Path, columns: Mapping[str, str]) -> str:
     """
     if path.is_dir():
         saved = ("dataset_info.json", "dataset_dict.json")
-        return "dataset" if any((path / name).is_file() for name in saved) else "folder"
+        if any((path / name).is_file() for name in saved):
+            return "dataset"
+        return "shards" if _all_rows(path) else "folder"
     start = head(path)
     if not start:
         raise DataError(f"{path}: the file is empty. Each line should be {VALID_ROW}.")
@@ -108,6 +112,19 @@ def detect_container(path: Path, columns: Mapping[str, str]) -> str:
     text = start.decode("utf-8-sig", errors="replace").lstrip()
     by_content = _json_kind(text, suffix) or _html(text)
     return by_content or _by_name(text, suffix, columns)
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The files of a folder of shards, in order; marks such as _SUCCESS are passed over."""
+    return sorted(file for file in path.iterdir() if file.name[0] not in "._")
+
+
+def _all_rows(path: Path) -> bool:
+    """Whether a folder holds files of rows and nothing else."""
+    files = shards_of(path)
+    return bool(files) and all(
+        file.is_file() and SUFFIXES.get(_plain_suffix(file)) in ROWS for file in files
+    )
 
 
 def require_text(path: Path, start: bytes, some_nul: bool = True) -> None:

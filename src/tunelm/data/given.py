@@ -13,6 +13,8 @@ from tunelm.data.split import PARTS
 from tunelm.errors import DataError
 
 ABOUT, LEDGER = "split.json", "rows.jsonl"
+LEDGER_SHARDS = "rows"
+"""The ledger of a split whose parts are shards: a folder of Parquet files, a row for each line."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,13 @@ class GivenSplit:
     """How `tunelm data prepare` wrote them; None where it did not."""
     untouched: bool
     """Whether they still are as it wrote, and checked, them."""
+    groups: Mapping[str, int]
+    """How many groups it dealt to each part; empty where it did not."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the train rows stay where they are: shards that nobody touched."""
+        return self.untouched and (self.format or "").partition(":")[0] == "shards"
 
 
 def find_given(path: Path, all_parts: bool = True) -> GivenSplit | None:
@@ -53,7 +62,8 @@ def find_given(path: Path, all_parts: bool = True) -> GivenSplit | None:
     untouched = bool(parts) and all(
         parts.get(part, {}).get("sha256") == file_hash(file) for part, file in files.items()
     )
-    return GivenSplit(path, files, about.get("written_as"), untouched)
+    groups = {part: int(known["groups"]) for part, known in parts.items()}
+    return GivenSplit(path, files, about.get("written_as"), untouched, groups)
 
 
 def file_hash(path: Path) -> str:

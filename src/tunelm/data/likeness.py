@@ -45,8 +45,18 @@ class Tally:
     def settle(self) -> None:
         """Count the words that wait to be counted."""
         if self._waiting:
-            np.add.at(self.words, np.concatenate(self._waiting) & np.uint32(_WORDS - 1), 1)
+            said = np.concatenate(self._waiting) & np.uint32(_WORDS - 1)
+            places, times = np.unique(said, return_counts=True)
+            self.words[places] += times.astype(np.int32)
         self._waiting, self._size = [], 0
+
+    def join(self, other: Tally) -> None:
+        """Count in what another one counted, of other rows."""
+        other.settle()
+        self.rows += other.rows
+        self.lengths += other.lengths
+        self.labels += other.labels
+        self.words += other.words
 
     def length_at(self, share: float) -> int:
         """The length in words that this share of the rows does not exceed."""

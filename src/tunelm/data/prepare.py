@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
+
+import numpy as np
 
 from tunelm.config import DataConfig
 from tunelm.data.contamination import contamination
 from tunelm.data.given import GivenSplit, find_given
+from tunelm.data.on_disk import ShardExamples
 from tunelm.data.read import Row, read_rows
-from tunelm.data.split import NEAR, PARTS, Split, part_hash, split_rows, take_split
+from tunelm.data.split import (
+    NEAR,
+    PARTS,
+    Split,
+    join_alike,
+    part_hash,
+    require_enough,
+    split_rows,
+    take_split,
+)
 from tunelm.errors import DataError
 from tunelm.rundir import count_test_look, read_json, write_json, write_text
 from tunelm.types import Example, Message
+
+MOST_PROBLEMS = 100
 
 Length = Callable[[Example], int]
 """Tokens of a row's prompt and gold answer together, by the model's own tokenizer."""
@@ -50,6 +66,8 @@ def prepare(
     Raises DataError; nothing is written then.
     """
     given = find_given(config.path)
+    if given is not None and given.on_disk and reader is read_rows:
+        return _prepare_on_disk(config, given, run, (length, limit), look)
     ledger, kept = _sort_out(config, given, length, limit, reader)
     if given is None:
         split = split_rows(kept[None], config)
@@ -63,13 +81,97 @@ def prepare(
     lines: list[str] = []
     for line in ledger:
         part, example = where[line["kept"]] if line["kept"] else (None, None)
-        del line["kept"]
-        line |= {"part": part, "example": example.to_json() if example else None}
-        lines.append(json.dumps(line, ensure_ascii=False))
+        lines.append(_line(line, part, example))
     write_text(run / "rows.jsonl", "\n".join(lines) + "\n")
     looks = count_test_look(part_hash(split.test)) if look else 0
     write_json(run / "split.json", _describe(split, config, given) | {"test_looks": looks})
     return split
+
+
+def _prepare_on_disk(
+    config: DataConfig, given: GivenSplit, run: Path, fits: tuple[Length, int], look: bool
+) -> Split:
+    """`prepare` for shards: the train rows stay on disk, the others are held.
+
+    That no row stands in two parts was seen to when the shards were made, and they are untouched.
+    """
+    part = run / f".rows.jsonl.{os.getpid()}.tmp"
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            train = _train_on_disk(config, given, fits, file)
+            few = dataclasses.replace(given, files={n: given.files[n] for n in PARTS[1:]})
+            ledger, kept = _sort_out(config, few, *fits, read_rows)
+            held = [example for name in PARTS[1:] for example in kept[name]]
+            owner, _ = join_alike(held, lambda _: "", None)
+            parts = {
+                n: tuple(dataclasses.replace(e, group=owner[e.group]) for e in kept[n])
+                for n in PARTS[1:]
+            }
+            split = Split(train, parts["dev"], parts["test"])
+            where = {e.id: (name, e) for name in parts for e in parts[name]}
+            file.writelines(
+                _line(line, *(where[line["kept"]] if line["kept"] else (None, None))) + "\n"
+                for line in ledger
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        groups = {name: len({e.group for e in parts[name]}) for name in parts}
+        groups["train"] = given.groups["train"] if len(train) else 0
+        require_enough(groups, config, given=True)
+        if (run / "split.json").exists():
+            _require_same(run, split, config)
+            return split
+        os.replace(part, run / "rows.jsonl")
+    finally:
+        part.unlink(missing_ok=True)
+    looks = count_test_look(part_hash(split.test)) if look else 0
+    write_json(run / "split.json", _describe(split, config, given) | {"test_looks": looks})
+    return split
+
+
+def _train_on_disk(
+    config: DataConfig, given: GivenSplit, fits: tuple[Length, int], file: TextIO
+) -> ShardExamples:
+    """The train rows, each looked at once, with its line in the ledger."""
+    folder, form = given.files["train"], config.format or given.format
+    rows, ids = array("q"), array("Q")
+    seen: set[int] = set()
+    changed: dict[int, Example] = {}
+    too_long: list[str] = []
+    for number, row in enumerate(read_rows(folder, format=form, columns=config.columns)):
+        example, status, reason = row.example, "kept", None
+        identity = int(example.id, 16)
+        if identity in seen:
+            status, reason = "duplicate", "of an earlier train row"
+        else:
+            seen.add(identity)
+            tokens = fits[0](example)
+            if tokens > fits[1]:
+                example, status, reason = _over_long(row, tokens, config, *fits)
+                if status == "cut":
+                    changed[number] = example
+                elif status == "error" and len(too_long) < MOST_PROBLEMS:
+                    too_long.append(f"{folder}/{row.source}: {reason}")
+        usable = status in ("kept", "cut")
+        if usable:
+            rows.append(number)
+            ids.append(int(example.id, 16))
+        line = {"source": row.source, "status": status, "reason": reason, "kept": None}
+        found = ("train", example) if usable else (None, None)
+        file.write(_line(line, *found) + "\n")
+    if too_long:
+        raise DataError(too_long)
+    train = ShardExamples(
+        folder, form, config.columns, np.frombuffer(rows, np.int64), np.frombuffer(ids, np.uint64)
+    )
+    train.changed |= changed
+    return train
+
+
+def _line(line: Mapping[str, Any], part: str | None, example: Example | None) -> str:
+    known = {name: value for name, value in line.items() if name != "kept"}
+    known |= {"part": part, "example": example.to_json() if example else None}
+    return json.dumps(known, ensure_ascii=False)
 
 
 def _sort_out(
@@ -115,8 +217,7 @@ def _rows(
         for row in reader(config.path, format=config.format, columns=config.columns):
             yield config.path, None, row
         return
-    for part in PARTS:
-        path = given.files[part]
+    for part, path in given.files.items():
         form = config.format or given.format
         for row in reader(path, format=form, columns=config.columns):
             yield path, part, row
@@ -188,7 +289,11 @@ def _describe(split: Split, config: DataConfig, given: GivenSplit | None) -> dic
             "ids": [e.id for e in split.part(name)],
         }
         for name in PARTS
+        if name != "train" or not isinstance(split.train, ShardExamples)
     }
+    if given and "train" not in parts:  # millions of ids: rows.jsonl has them
+        known = {"rows": len(split.train), "groups": given.groups["train"]}
+        parts = {"train": {**known, "hash": part_hash(split.train), "ids": None}} | parts
     return {
         "schema_version": 1,
         "seed": config.seed if given is None else None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelm.data import documents, files, tables
-from tunelm.data.detect import DOCUMENTS, TABLES, detect_container, parse_format
+from tunelm.data.detect import DOCUMENTS, TABLES, detect_container, parse_format, shards_of
 from tunelm.data.files import Item, RawRow
 from tunelm.data.opening import cannot_read
 from tunelm.data.records import Fault, Record, to_example
@@ -72,6 +72,7 @@ _ROWS: Mapping[str, Callable[[Path, Mapping[str, str]], Iterator[Item]]] = {
     "lines": files.plain_lines,
     "parquet": tables.parquet_rows,
     "dataset": tables.dataset_rows,
+    "shards": lambda path, columns: _raw_shards(path, columns),
 }
 
 
@@ -99,15 +100,28 @@ def scan(
     columns = columns or {}
     _, shape = parse_format(format)
     container, items = open_rows(path, format, columns)
+    if container == "shards":
+        yield from _scan_shards(path, shape, columns)
+        return
     naming = _Naming(path, columns)
-    family = family_of(shape) if shape else None
     found = False
-    for item in items:
+    for item in _records(path, container in TABLES, items, shape, naming):
         found = True
+        yield item
+    if not found:
+        raise DataError(_empty(path, container))
+    yield from naming.unused()
+
+
+def _records(
+    path: Path, table: bool, items: Iterator[Item], shape: str | None, naming: _Naming
+) -> Iterator[Record | Fault]:
+    family = family_of(shape) if shape else None
+    for item in items:
         if isinstance(item, Fault):
             yield item
             continue
-        if container in TABLES and family is None:
+        if table and family is None:
             family = _table_family(path, item, naming)
         fields = naming.apply(item)
         if isinstance(fields, Fault):
@@ -116,9 +130,26 @@ def scan(
         if item.blank and family:
             fields = _without_blanks(fields, naming.ours(item.blank), family)
         yield _record(fields, item, family)
-    if not found:
-        raise DataError(_empty(path, container))
-    yield from naming.unused()
+
+
+def read_group(
+    path: Path, group: int, format: str | None, columns: Mapping[str, str]
+) -> list[Example]:
+    """The rows of one row group of a Parquet file, as `read_rows` gives them."""
+    items = tables.group_rows(path, group)
+    records = _records(path, True, items, parse_format(format)[1], _Naming(path, columns))
+    return [to_example(item) for item in records if isinstance(item, Record)]
+
+
+def _scan_shards(
+    path: Path, shape: str | None, columns: Mapping[str, str]
+) -> Iterator[Record | Fault]:
+    """Each file by itself, so that what one of them lacks is said of that one."""
+    files = shards_of(path)
+    if not files:
+        raise DataError(_empty(path, "shards"))
+    for file in files:
+        yield from scan(file, shape, columns)
 
 
 def raw_rows(path: Path, format: str | None = None) -> Iterator[Item]:
@@ -188,14 +219,19 @@ def open_rows(
         rows = partial(documents.folder_rows, kind=container)
     elif container in DOCUMENTS:
         rows = partial(documents.document_rows, kind=container)
-    elif folder != (container in ("dataset", "folder")):
+    elif folder != (container in ("dataset", "folder", "shards")):
         what = "is a folder" if folder else "is no folder"
         raise DataError(f"{path}: {what}, which the format {container} is not read from.")
     else:
         rows = _ROWS[container]
-    if columns and container not in (*TABLES, "jsonl", "json"):
+    if columns and container not in (*TABLES, "jsonl", "json", "shards"):
         raise ConfigError(f"data.columns names fields, and {path} is text without any.")
     return container, rows(path, columns)
+
+
+def _raw_shards(path: Path, columns: Mapping[str, str]) -> Iterator[Item]:
+    for file in shards_of(path):
+        yield from open_rows(file, None, columns)[1]
 
 
 class _Naming:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -35,12 +34,12 @@ class Leak:
 class Split:
     """The three parts, and what was done so that they do not overlap."""
 
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    test: tuple[Example, ...]
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    test: Sequence[Example]
     leaks: tuple[Leak, ...] = field(default=())
 
-    def part(self, name: str) -> tuple[Example, ...]:
+    def part(self, name: str) -> Sequence[Example]:
         """One part by its name."""
         return {"train": self.train, "dev": self.dev, "test": self.test}[name]
 
@@ -64,13 +63,13 @@ def split_rows(examples: Sequence[Example], config: DataConfig) -> Split:
     def own_part(group: str) -> str:
         return part_at(point_of(group, config.seed), config.dev, config.test)
 
-    owner, leaks = _join_alike(examples, own_part, NEAR)
+    owner, leaks = join_alike(examples, own_part, NEAR)
     parts: dict[str, list[Example]] = {name: [] for name in PARTS}
     for example in examples:
         group = owner[example.group]
         parts[own_part(group)].append(dataclasses.replace(example, group=group))
     split = Split(*(tuple(parts[name]) for name in PARTS), leaks=tuple(leaks))
-    _require_enough(split, config, given=False)
+    require_enough(_groups(split), config, given=False)
     return split
 
 
@@ -94,7 +93,7 @@ def take_split(
                 there = part_of[example.group]
                 leaks.append(Leak("the same group in two parts", example.id, other.id, there))
     everything = [example for name in PARTS for example in parts[name]]
-    owner, alike = _join_alike(everything, part_of.__getitem__, near)
+    owner, alike = join_alike(everything, part_of.__getitem__, near)
     if not leaks:
         leaks = alike
     split = Split(
@@ -104,13 +103,14 @@ def take_split(
         ),
         leaks=tuple(leaks),
     )
-    _require_enough(split, config, given=True)
+    require_enough(_groups(split), config, given=True)
     return split
 
 
 def part_hash(examples: Sequence[Example]) -> str:
-    """Of the ids in a part, whatever their order."""
-    return content_hash(sorted(e.id for e in examples))
+    """Of the ids in a part, whatever their order; a part on disk knows it already."""
+    known: str | None = getattr(examples, "hash", None)
+    return known or content_hash(sorted(e.id for e in examples))
 
 
 def normal_question(example: Example) -> str:
@@ -133,10 +133,13 @@ def part_at(point: int, dev: float, test: float) -> str:
     return "dev" if share < test + dev else "train"
 
 
-def _join_alike(
+def join_alike(
     examples: Sequence[Example], part_of: Callable[[str], str], near: float | None
 ) -> tuple[dict[str, str], list[Leak]]:
-    """For each group the group that decides for it, and the pairs that stood in two parts."""
+    """For each group the group that decides for it, and the pairs that stood in two parts.
+
+    `near` None looks for equal questions only.
+    """
     parent: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -179,19 +182,17 @@ def _alike(
             yield "near-duplicate question in another group", rows[row], rows[other]
 
 
-def _require_enough(split: Split, config: DataConfig, given: bool) -> None:
-    groups: dict[str, set[str]] = defaultdict(set)
+def require_enough(groups: Mapping[str, int], config: DataConfig, given: bool) -> None:
+    """Raise DataError where one of the parts has no group, or test too few of them."""
     for name in PARTS:
-        groups[name] = {e.group for e in split.part(name)}
         if not groups[name]:
-            total = len({e.group for p in PARTS for e in split.part(p)})
             raise DataError(
-                f"the {name} part got no rows: there are only {total} groups in all. Add rows, "
-                "change data.dev and data.test, or take another data.seed."
+                f"the {name} part got no rows: there are only {sum(groups.values())} groups in all."
+                " Add rows, change data.dev and data.test, or take another data.seed."
                 if not given
                 else f"{config.path}: the {name} part has no rows. Prepare the data again."
             )
-    if len(groups["test"]) >= config.min_test_groups:
+    if groups["test"] >= config.min_test_groups:
         return
     share = config.test
     needed = round(config.min_test_groups / share)
@@ -201,8 +202,12 @@ def _require_enough(split: Split, config: DataConfig, given: bool) -> None:
         else f"Add rows (about {needed} groups in all at data.test = {share:g}), raise data.test"
     )
     raise DataError(
-        f"the test part has {len(groups['test'])} independent groups; at least "
+        f"the test part has {groups['test']} independent groups; at least "
         f"{config.min_test_groups} are needed for a verdict. {more}, or set "
-        f"data.min_test_groups = {len(groups['test'])} to go on without one: the report will say "
+        f"data.min_test_groups = {groups['test']} to go on without one: the report will say "
         "that it proves nothing."
     )
+
+
+def _groups(split: Split) -> dict[str, int]:
+    return {name: len({e.group for e in split.part(name)}) for name in PARTS}

@@ -2,6 +2,7 @@
 
 A row leaves some sixty bytes in arrays: hashes of its content, its group and its question, its
 label's number, its place. Its words lie in temporary files (`NearRows`). No text stays in memory.
+Several processes may look, each at chunks of its own; what they find is then merged.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import pickle
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunelm.data.clean import Boilerplate, clean_record, text_and_calls
-from tunelm.data.near import NearRows
+from tunelm.data.near import NearRows, Sketcher, Sketches
+from tunelm.data.processes import Progress
 from tunelm.data.records import Fault, Record, Turn
 from tunelm.data.shingles import Hashes, word_hashes
 from tunelm.data.split import NEAR_WORDS
@@ -31,6 +34,7 @@ from tunelm.types import content_hash
 KEPT, DUPLICATE, NEAR, DROPPED, BROKEN = range(5)
 STATUS = ("kept", "duplicate", "near-duplicate", "dropped", "broken")
 MOST_PROBLEMS = 100
+EVERY = 10_000
 NOTHING_LEFT = "nothing is left of it after cleaning"
 
 RESULT_WORDS = 12
@@ -103,17 +107,10 @@ class Survey:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def source(self, row: int) -> str:
-        """FILE:LINE of a row."""
-        return f"{self.files[self.file[row]]}:{self.line[row]}"
 
-    def settle(self) -> None:
-        """Turn the lists that grew into arrays."""
-        for name in ("ids", "groups", "questions", "label", "status", "changed", "file", "line"):
-            values = getattr(self, name)
-            setattr(self, name, np.frombuffer(values, values.typecode).copy())
-        self.of = np.full(len(self), -1, np.int32)
-        self.similarity = np.zeros(len(self), np.float32)
+_COLUMNS = ("ids", "groups", "questions", "label", "status", "changed", "file", "line")
+CHUNK = 1 << 13
+"""Rows that one process looks at in one go."""
 
 
 @dataclass(frozen=True)
@@ -127,147 +124,238 @@ class Wanted:
     skip_broken: bool
 
 
-class Surveyor:
-    """Takes all rows once; `finish` says what became of them."""
+@dataclass
+class _Chunk:
+    """`CHUNK` rows, or fewer at the end; in a file until `merge`."""
 
-    def __init__(self, wanted: Wanted, cleaner: Cleaner, folder: Path) -> None:
-        self._wanted = wanted
-        self._cleaner = cleaner
-        self.survey = Survey()
-        self._seen: set[int] = set()
-        self._labels: dict[str, int] = {}
-        self._files: dict[str, int] = {}
-        self._fields: dict[str, None] = {}
-        self._found = {"label": False, "group": False}
-        self._problems: list[str] = []
-        self._whole = NearRows(wanted.near, folder)
-        self._questions = NearRows(wanted.near, folder)
+    survey: Survey
+    labels: dict[str, int] = field(default_factory=dict[str, int])
+    files: dict[str, int] = field(default_factory=dict[str, int])
+    fields: dict[str, None] = field(default_factory=dict[str, None])
+    problems: list[str] = field(default_factory=list[str])
+    whole: Sketches | None = None
+    questions: Sketches | None = None
 
-    def __enter__(self) -> Surveyor:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._whole.close()
-        self._questions.close()
+@dataclass(frozen=True)
+class Looking:
+    """What the first pass needs: the items of the input, how they are looked at, and where to."""
 
-    def add(self, item: Record | Fault) -> None:
-        """One row, or what is wrong with one. Raises DataError at the hundredth broken one."""
+    items: Callable[[], Iterable[Record | Fault]]
+    wanted: Wanted
+    cleaner: Cleaner
+    folder: Path
+    processes: int
+
+
+def look(task: Looking, share: int, progress: Progress) -> tuple[int, bool, bool]:
+    """Look at this process's chunks of the input, and leave each in a file.
+
+    Returns:
+        How many rows there are in all; whether one of this share had a label, and a group.
+
+    Raises:
+        DataError: the input cannot be read, or a hundred rows of this share are broken.
+    """
+    surveyor = _Surveyor(task)
+    rows = 0
+    for item in task.items():
+        if isinstance(item, Fault) and item.code == "column-not-found":  # of the call, not of a row
+            raise DataError(str(item))
+        chunk = rows // CHUNK
+        if chunk % task.processes == share:
+            surveyor.add(item, chunk)
+        if isinstance(item, Record) or item.level == "error":
+            rows += 1
+            if rows % EVERY == 0:
+                progress("reading", rows, rows)
+    surveyor.store()
+    return rows, surveyor.found["label"], surveyor.found["group"]
+
+
+class _Surveyor:
+    """What is kept of rows, chunk by chunk."""
+
+    def __init__(self, task: Looking) -> None:
+        self._wanted, self._cleaner, self._folder = task.wanted, task.cleaner, task.folder
+        self.found = {"label": False, "group": False}
+        self._broken_rows = 0
+        self._number = -1
+        self._chunk = _Chunk(Survey())
+        self._whole, self._questions = Sketcher(), Sketcher()
+
+    def add(self, item: Record | Fault, chunk: int) -> None:
+        """One more item of this chunk; items come in order."""
+        if chunk != self._number:
+            self.store()
+            self._number = chunk
         if isinstance(item, Record):
             self._record(item)
-        elif item.code == "column-not-found":  # of the call, not of a row
-            raise DataError(str(item))
         elif item.level == "warning":
-            if len(self.survey.warnings) < MOST_PROBLEMS:
-                self.survey.warnings.append(str(item))
+            if len(self._chunk.survey.warnings) < MOST_PROBLEMS:
+                self._chunk.survey.warnings.append(str(item))
         else:
             self._broken(item)
 
-    def finish(self) -> Survey:
-        """What became of every row. Raises DataError when rows are broken, or there are none."""
-        survey = self.survey
-        if self._problems:
-            raise DataError([*self._problems, _MEND])
-        survey.settle()
-        if not np.any(survey.status == KEPT):
-            raise DataError("there is no row to prepare: the input holds none, or none is whole.")
-        for option, given in (("label", self._wanted.label), ("group", self._wanted.group)):
-            if given and not self._found[option]:
-                known = ", ".join(self._fields) or "none beside the text"
-                raise DataError(f"--{option} {given}: no row has that field. Fields: {known}.")
-        survey.labels = list(self._labels)
-        self._duplicates()
-        self._near()
-        return survey
+    def store(self) -> None:
+        """Put the chunk into its file, if there is one."""
+        if self._number < 0:
+            return
+        chunk = self._chunk
+        for name in _COLUMNS:
+            values = getattr(chunk.survey, name)
+            setattr(chunk.survey, name, np.frombuffer(values, values.typecode))
+        chunk.whole, chunk.questions = self._whole.take(), self._questions.take()
+        with _chunk_file(self._folder, self._number).open("wb") as file:
+            pickle.dump(chunk, file, pickle.HIGHEST_PROTOCOL)
+        self._chunk = _Chunk(Survey())
 
     def _record(self, record: Record) -> None:
         cleaned = self._cleaner.clean(record)
-        record, wanted, survey = cleaned.record, self._wanted, self.survey
-        if len(self._fields) < MOST_PROBLEMS:
-            self._fields |= dict.fromkeys(record.extra)
+        record, wanted, chunk = cleaned.record, self._wanted, self._chunk
+        survey = chunk.survey
+        if len(chunk.fields) < MOST_PROBLEMS:
+            chunk.fields |= dict.fromkeys(record.extra)
         label, group = label_of(record, wanted.label), record.extra.get(wanted.group or "group")
-        self._found["label"] |= label is not None
-        self._found["group"] |= group is not None
-        identity = row_id(record, label)
-        status = KEPT
-        if not has_content(record):
-            status = DROPPED
-        elif identity in self._seen:
-            status = DUPLICATE
-        else:
-            self._seen.add(identity)
+        self.found["label"] |= label is not None
+        self.found["group"] |= group is not None
+        status = KEPT if has_content(record) else DROPPED
         # by its content before boilerplate was taken out, which depends on the other documents
-        name = cleaned.whole.id if group is None else _name(group)
+        own = record.id
+        whole = own if cleaned.whole is record else cleaned.whole.id
+        name = whole if group is None else _name(group)
         said = _Said(record) if status == KEPT else None
         survey.texts += record.text is not None
-        survey.ids.append(identity)
+        survey.ids.append(_number_of(own, label))
         survey.groups.append(_hash(name.encode("utf-8", "replace")))
         survey.questions.append(_hash(said.question.tobytes()) if said else 0)
-        survey.label.append(-1 if label is None else self._number(self._labels, label))
+        survey.label.append(-1 if label is None else _numbered(chunk.labels, label))
         survey.status.append(status)
         survey.changed.append(bool(cleaned.changes))
-        survey.file.append(self._number(self._files, record.file))
+        survey.file.append(_numbered(chunk.files, record.file))
         survey.line.append(record.line)
         if said is None:
-            self._add_none()
+            self._sketch_none()
             return
-        if wanted.keep_near:
-            self._whole.add(said.whole)
-        else:
-            self._whole.add(said.whole, *said.parts(label))
+        parts = ("", ()) if wanted.keep_near else said.parts(label)
+        self._whole.add(said.whole, *parts)
         # a text is held against others as a whole already, unless its label keeps it
         again = record.text is None or (label is not None and not wanted.keep_near)
         long = again and said.question.size >= NEAR_WORDS
-        self._questions.add(said.question if long else "")
+        self._questions.add(said.question if long else _NO_WORDS, "", ())
 
     def _broken(self, fault: Fault) -> None:
+        chunk = self._chunk
         if not self._wanted.skip_broken:
-            self._problems.append(str(fault))
-            if len(self._problems) >= MOST_PROBLEMS:
-                raise DataError([*self._problems, _MEND])
-        survey = self.survey
+            chunk.problems.append(str(fault))
+            self._broken_rows += 1
+            if self._broken_rows >= MOST_PROBLEMS:
+                raise DataError([*chunk.problems, MEND])
+        survey = chunk.survey
         for values in (survey.ids, survey.groups, survey.questions, survey.changed):
             values.append(0)
         survey.label.append(-1)
         survey.status.append(BROKEN)
-        survey.file.append(self._number(self._files, fault.file))
+        survey.file.append(_numbered(chunk.files, fault.file))
         survey.line.append(fault.line)
-        self._add_none()
+        self._sketch_none()
 
-    def _add_none(self) -> None:
-        self._whole.add("")
-        self._questions.add("")
+    def _sketch_none(self) -> None:
+        self._whole.add(_NO_WORDS, "", ())
+        self._questions.add(_NO_WORDS, "", ())
 
-    def _number(self, numbers: dict[str, int], name: str) -> int:
-        number = numbers.setdefault(name, len(numbers))
-        if number == len(self.survey.files) and numbers is self._files:
-            self.survey.files.append(name)
-        return number
 
-    def _duplicates(self) -> None:
-        survey = self.survey
-        rows = np.flatnonzero((survey.status == KEPT) | (survey.status == DUPLICATE))
-        _, first, place = np.unique(survey.ids[rows], return_index=True, return_inverse=True)
-        again = survey.status[rows] == DUPLICATE
-        survey.of[rows[again]] = rows[first[place[again]]]
+def merge(task: Looking, looked: Sequence[tuple[int, bool, bool]]) -> Survey:
+    """What became of every row, from what `look` found in each share.
 
-    def _near(self) -> None:
-        survey = self.survey
-        pairs = array("i")
-        for row, other, similarity in self._whole.matches(drop=not self._wanted.keep_near):
-            if self._wanted.keep_near:
-                pairs.extend((row, other))
-                continue
-            survey.status[row] = NEAR
-            survey.of[row] = other
-            survey.similarity[row] = similarity
-        self._whole.close()
-        for row, other, _ in self._questions.matches(drop=False, left_out=survey.status != KEPT):
+    Raises DataError when rows are broken, or there are none.
+    """
+    survey, fields, problems = Survey(), dict[str, None](), list[str]()
+    labels, files = dict[str, int](), dict[str, int]()
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _COLUMNS}
+    near = task.wanted.near
+    with NearRows(near, task.folder) as whole, NearRows(near, task.folder) as questions:
+        for number in range(-(-looked[0][0] // CHUNK)):
+            chunk = _chunk_of(task.folder, number)
+            of_label = np.array([_numbered(labels, n) for n in chunk.labels] + [-1], np.int32)
+            of_file = np.array([_numbered(files, n) for n in chunk.files], np.int32)
+            chunk.survey.label = of_label[chunk.survey.label]
+            chunk.survey.file = of_file[chunk.survey.file]
+            for name, parts in columns.items():
+                parts.append(getattr(chunk.survey, name))
+            survey.texts += chunk.survey.texts
+            survey.warnings += chunk.survey.warnings
+            problems += chunk.problems
+            fields |= chunk.fields
+            if chunk.whole and chunk.questions:
+                whole.extend(chunk.whole)
+                questions.extend(chunk.questions)
+        if problems:
+            raise DataError([*problems[:MOST_PROBLEMS], MEND])
+        for name in _COLUMNS:
+            setattr(survey, name, np.concatenate([*columns.pop(name), np.zeros(0, np.uint8)[:0]]))
+        if not np.any(survey.status == KEPT):
+            raise DataError("there is no row to prepare: the input holds none, or none is whole.")
+        for place, (option, given) in enumerate(
+            (("label", task.wanted.label), ("group", task.wanted.group)), 1
+        ):
+            if given and not any(share[place] for share in looked):
+                known = ", ".join(fields) or "none beside the text"
+                raise DataError(f"--{option} {given}: no row has that field. Fields: {known}.")
+        survey.labels, survey.files = list(labels), list(files)
+        survey.warnings = survey.warnings[:MOST_PROBLEMS]
+        _mark_duplicates(survey)
+        _mark_near(survey, whole, questions, task.wanted.keep_near)
+    return survey
+
+
+def _mark_duplicates(survey: Survey) -> None:
+    """The first row of each content is kept."""
+    survey.of = np.full(len(survey), -1, np.int32)
+    survey.similarity = np.zeros(len(survey), np.float32)
+    rows = np.flatnonzero(survey.status == KEPT)
+    _, first, place = np.unique(survey.ids[rows], return_index=True, return_inverse=True)
+    again = first[place] != np.arange(rows.size)
+    survey.status[rows[again]] = DUPLICATE
+    survey.of[rows[again]] = rows[first[place[again]]]
+
+
+def _mark_near(survey: Survey, whole: NearRows, questions: NearRows, keep: bool) -> None:
+    pairs = array("i")
+    for row, other, similarity in whole.matches(not keep, survey.status != KEPT):
+        if keep:
             pairs.extend((row, other))
-        self._questions.close()
-        survey.alike = np.frombuffer(pairs, np.int32).reshape(-1, 2).copy()
+            continue
+        survey.status[row] = NEAR
+        survey.of[row] = other
+        survey.similarity[row] = similarity
+    whole.close()
+    for row, other, _ in questions.matches(drop=False, left_out=survey.status != KEPT):
+        pairs.extend((row, other))
+    survey.alike = np.frombuffer(pairs, np.int32).reshape(-1, 2).copy()
 
 
-_MEND = "Mend these rows, or go on without them: --skip-broken (each gets a line in rows.jsonl)."
+def _chunk_file(folder: Path, number: int) -> Path:
+    return folder / f".chunk-{number}"
+
+
+def _chunk_of(folder: Path, number: int) -> _Chunk:
+    """A chunk out of its file, which is then gone."""
+    path = _chunk_file(folder, number)
+    try:
+        with path.open("rb") as file:
+            chunk: _Chunk = pickle.load(file)
+    except FileNotFoundError:  # two processes saw inputs of different lengths
+        raise DataError("the input changed while it was read. Nothing was written.") from None
+    path.unlink()
+    return chunk
+
+
+def _numbered(numbers: dict[str, int], name: str) -> int:
+    return numbers.setdefault(name, len(numbers))
+
+
+MEND = "Mend these rows, or go on without them: --skip-broken (each gets a line in rows.jsonl)."
 
 
 def label_of(record: Record, named: str | None) -> str | None:
@@ -280,7 +368,10 @@ def label_of(record: Record, named: str | None) -> str | None:
 
 def row_id(record: Record, label: str | None) -> int:
     """64 bits: equal rows have equal ids; a text with another label is another row."""
-    own = record.id
+    return _number_of(record.id, label)
+
+
+def _number_of(own: str, label: str | None) -> int:
     return int(own if label is None else content_hash([own, label]), 16)
 
 

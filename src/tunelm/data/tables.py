@@ -55,6 +55,29 @@ def parquet_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Item]:
             raise _damaged(path, "Parquet file", error) from None
 
 
+def group_rows(path: Path, group: int) -> Iterator[Item]:
+    """The rows of one row group of a Parquet file, numbered from 1."""
+    pa = arrow()
+    with opened(path, unpack=False) as file:
+        try:
+            parquet = pa.parquet.ParquetFile(file)
+            batches = parquet.read_row_group(group, use_threads=False).to_batches()
+            yield from _Table(path, parquet.schema_arrow).rows(iter(batches))
+        except Exception as error:
+            raise _damaged(path, "Parquet file", error) from None
+
+
+def group_sizes(path: Path) -> list[int]:
+    """How many rows each row group of a Parquet file has."""
+    pa = arrow()
+    with opened(path, unpack=False) as file:
+        try:
+            known = pa.parquet.ParquetFile(file).metadata
+            return [known.row_group(n).num_rows for n in range(known.num_row_groups)]
+        except Exception as error:
+            raise _damaged(path, "Parquet file", error) from None
+
+
 def dataset_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Item]:
     """The rows of a saved dataset, its files in order, numbered from 1."""
     pa = arrow()

@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -37,6 +38,8 @@ ONLY_READ: Mapping[str, str] = {
     "folder": "it holds documents of any kind; txt, markdown and html write a folder of one",
 }
 """The formats that are not written, and why."""
+SHARD_ROWS = 1 << 16
+"""Most rows of one file of a folder of shards."""
 _DOCUMENTS: Mapping[str, str] = {"txt": ".txt", "markdown": ".md", "html": ".html"}
 _PAGE = """\
 <!doctype html>
@@ -68,6 +71,8 @@ def write_records(records: Iterable[Record], path: Path, format: str) -> int:
         raise ConfigError(f"the format {container} is only read: {ONLY_READ[container]}.")
     rows = _rows(records, shape, container)
     try:
+        if container == "shards":
+            return _write_shards(rows, path)
         if container in ("jsonl", "json", "lines"):
             return _write_lines(rows, path, container)
         if container in ("csv", "tsv"):
@@ -82,6 +87,26 @@ def write_records(records: Iterable[Record], path: Path, format: str) -> int:
         raise DataError(
             f"{path}: cannot be written: {error.strerror or error}. Nothing was written."
         ) from None
+
+
+def written_rows(records: Iterable[Record], format: str) -> Rows:
+    """The records as rows of a table, for `write_arrow`."""
+    return _rows(records, parse_format(format)[1], "parquet")
+
+
+def _write_shards(rows: Rows, path: Path) -> int:
+    """A folder of Parquet files of at most `SHARD_ROWS` rows each."""
+    from tunelm.data.write_arrow import write_arrow
+
+    count = 0
+    with new_folder(path) as folder:
+        while piece := list(islice(rows, SHARD_ROWS)):
+            held = Held()
+            held.fill(iter(piece))
+            count += write_arrow(held, folder / f"{count // SHARD_ROWS:05d}.parquet", "parquet")
+        if not count:
+            raise DataError(f"{path}: there are no rows to write, and a table needs one.")
+    return count
 
 
 def _rows(records: Iterable[Record], shape: str | None, container: str) -> Rows:
@@ -202,13 +227,20 @@ class Spool:
             source, row = json.loads(line)
             yield source, row
 
+    def _put(self, source: str, row: Fields) -> None:
+        self._file.write(_dump(source, [source, row], "a table") + b"\n")
+
     def fill(self, rows: Rows) -> None:
         """Take in the rows. Raises DataError where two are of different shapes."""
         rows_with: Counter[str] = Counter()
         nulls: set[str] = set()
         first: tuple[str, str | None] | None = None
+        of_names: dict[tuple[str, ...], str | None] = {}
         for source, row in rows:
-            family = detect(row)
+            names = tuple(row)
+            if names not in of_names:
+                of_names[names] = detect(row)
+            family = of_names[names]
             first = first or (source, family)
             if family != first[1]:
                 why = (
@@ -218,10 +250,24 @@ class Spool:
             self.needed |= required(family, row) if family else frozenset[str]()
             rows_with.update(row.keys())
             nulls.update(name for name, value in row.items() if value is None)
-            self._file.write(_dump(source, [source, row], "a table") + b"\n")
+            self._put(source, row)
             self.count += 1
         self.names = list(rows_with)
         self.nulls = frozenset(name for name in nulls if rows_with[name] == self.count)
+
+
+class Held(Spool):
+    """Rows in memory, where they are few."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+        self._rows: list[tuple[str, Fields]] = []
+
+    def __iter__(self) -> Rows:
+        return iter(self._rows)
+
+    def _put(self, source: str, row: Fields) -> None:
+        self._rows.append((source, row))
 
 
 @contextmanager

@@ -47,6 +47,13 @@ def base_identity(base: Path | str, revision: str | None = None) -> dict[str, st
         PrerequisiteError: a hub id that is not in the cache.
         ModelError: the folder holds no weights or no tokenizer.
     """
+    weights = {path.name: _sha256(path) for path in _weight_files(base_folder(base, revision))}
+    of_weights = next(iter(weights.values())) if len(weights) == 1 else content_hash(weights)
+    return {"weights": of_weights, **tokenizer_identity(base, revision)}
+
+
+def tokenizer_identity(base: Path | str, revision: str | None = None) -> dict[str, str | None]:
+    """`base_identity` without the weights."""
     folder = base_folder(base, revision)
     config = _tokenizer_config(folder)
     template = config.pop("chat_template", None)
@@ -54,9 +61,7 @@ def base_identity(base: Path | str, revision: str | None = None) -> dict[str, st
     if jinja.is_file():
         template = jinja.read_text(encoding="utf-8")
     tokenizer = {path.name: _sha256(path) for path in _tokenizer_files(folder)}
-    weights = {path.name: _sha256(path) for path in _weight_files(folder)}
     return {
-        "weights": next(iter(weights.values())) if len(weights) == 1 else content_hash(weights),
         "tokenizer": content_hash({"files": tokenizer, "config": config}),
         "chat_template": None if template is None else content_hash(template),
     }

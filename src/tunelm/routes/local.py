@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -79,7 +79,7 @@ class LocalRoute:
             DataError: `shuffle_answers` with too few groups to deal answers among.
         """
         job, train, dev = self.job(ctx)
-        made_from = digest(job, [*train, *dev])
+        made_from = digest(job, train, dev)
         folder = ctx.work / "adapted"
         if (folder / RESULT).is_file():
             result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ class LocalRoute:
         else:
             result = self._train(ctx, job, train, dev) | {"made_from": made_from}
             _deliver(ctx.work / "training", folder, result)
-        for name in ("checkpoints", "adapter"):  # were only needed to go on
+        for name in ("checkpoints", "adapter", "encoded"):  # were only needed to go on
             shutil.rmtree(ctx.work / "training" / name, ignore_errors=True)
         return _adapted(job, folder, result)
 
@@ -111,14 +111,16 @@ class LocalRoute:
             return PromptedModel(open_local(whole, None), adapted.system)
         return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
 
-    def job(self, ctx: FitContext) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
+    def job(
+        self, ctx: FitContext
+    ) -> tuple[TrainingJob, Sequence[TrainingRow], Sequence[TrainingRow]]:
         """What a training process is given: the job, train rows and dev rows.
 
         Raises:
             ConfigError: settings that a task of texts cannot have.
             DataError: `shuffle_answers` with too few groups to deal answers among.
         """
-        train = list(ctx.train)
+        train = ctx.train
         if self.settings.shuffle_answers:
             train = shuffled_answers(train, ctx.seed)
         text = ctx.task.kind == "text"
@@ -144,7 +146,7 @@ class LocalRoute:
         )
         system = ctx.task.instructions
         dev = [training_row(example, system, keep=by_metric) for example in ctx.dev]
-        return job, [training_row(example, system) for example in train], dev
+        return job, AsTaught(train, system), dev
 
     def _train(
         self,
@@ -170,31 +172,29 @@ class LocalRoute:
         )
 
     def _counts(self, ctx: FitContext) -> dict[str, Estimate]:
-        from tunelm.models.loading import load_tokenizer, require_torch, resolve_base
+        from tunelm.models.loading import Base, load_tokenizer, require_torch, resolve_base
 
         require_torch()
-        from tunelm.models.decoding import end_tokens
+        from tunelm.models.identity import tokenizer_identity
         from tunelm.training.adapter import load_shapes, make_trainable, trainable
         from tunelm.training.batches import epoch_batches, steps_by_epoch
         from tunelm.training.packing import pack
-        from tunelm.training.rows import encode_rows, encode_texts
+        from tunelm.training.worker import kept, most_tokens
 
         # first, since it looks on this machine only; the tokenizer might ask the network
         shapes = load_shapes(resolve_base(ctx.model), ctx.model.revision)
         tokenizer = load_tokenizer(ctx.model)
         job, train, _ = self.job(ctx)
-        limit = ctx.model.max_length
-        if job.text:
-            rows = pack(encode_texts(train, tokenizer, limit), limit)
-        else:
-            rows = encode_rows(train, tokenizer, end_tokens(shapes, tokenizer), limit)
-        lengths = [row.length for row in rows]
+        # where training will look for them: rows are tokenized once
+        identity = tokenizer_identity(resolve_base(ctx.model), ctx.model.revision)
+        base = Base(shapes, tokenizer, "cpu")
+        rows = kept(ctx.work / "training", job, base, train, identity)
+        lengths = pack(rows, most_tokens(job, shapes)).lengths if job.text else rows.lengths
         steps = steps_by_epoch(lengths, self.settings, job.seed)
         tokens = sum(
-            lengths[i]
+            int(lengths[batch].sum())
             for epoch, count in enumerate(steps)
             for batch in epoch_batches(lengths, self.settings, job.seed, epoch)[:count]
-            for i in batch
         )
         parameters = trainable(make_trainable(shapes, self.settings, job.seed))
         counted = {
@@ -249,6 +249,33 @@ def score_answers(
     if value is None:
         raise TrainingError(f"no dev row could be scored; the first error: {answers[0].error}")
     return value
+
+
+class AsTaught(Sequence[TrainingRow]):
+    """Examples as rows to learn from, each made when it is asked for."""
+
+    def __init__(self, examples: Sequence[Example], system: str) -> None:
+        self._examples, self._system = examples, system
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @property
+    def known(self) -> dict[str, str] | None:
+        """Where rows that lie on disk keep what was found out about all of them."""
+        return getattr(self._examples, "known", None)
+
+    def __iter__(self) -> Iterator[TrainingRow]:
+        return (training_row(example, self._system) for example in self._examples)
+
+    @overload
+    def __getitem__(self, at: int) -> TrainingRow: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[TrainingRow]: ...
+    def __getitem__(self, at: int | slice) -> TrainingRow | list[TrainingRow]:
+        if isinstance(at, slice):
+            return [training_row(example, self._system) for example in self._examples[at]]
+        return training_row(self._examples[at], self._system)
 
 
 def shuffled_answers(rows: Sequence[Example], seed: int) -> list[Example]:

@@ -2,25 +2,62 @@
 
 Rows are shuffled, sorted by length within windows, cut into batches, and the batches are
 shuffled again: neighbours in a batch are about equally long, yet the order stays random.
-(The same idea as `group_by_length` of Transformers and PEFT's bucket iterator.)
+(The same idea as `group_by_length` of Transformers and PEFT's bucket iterator.) An epoch is two
+arrays of numbers, 16 bytes a row, however many rows there are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunelm.route_settings import LocalSettings
 
 _WINDOW = 100
 """Batches sorted together. Larger: less padding, less random batches."""
 
+Lengths = Sequence[int] | NDArray[np.int64]
 
-def epoch_batches(
-    lengths: Sequence[int], settings: LocalSettings, seed: int, epoch: int
-) -> list[list[int]]:
+
+class Batches(Sequence[list[int]]):
+    """Batches of row numbers, made into lists when they are asked for."""
+
+    def __init__(
+        self, rows: NDArray[np.int64], ends: NDArray[np.int64], order: NDArray[np.int64]
+    ) -> None:
+        self._rows, self._ends, self._order = rows, ends, order
+
+    def __len__(self) -> int:
+        return int(self._order.size)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @overload
+    def __getitem__(self, at: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Batches: ...
+    def __getitem__(self, at: int | slice) -> list[int] | Batches:
+        if isinstance(at, slice):
+            return Batches(self._rows, self._ends, self._order[at])
+        batch = int(self._order[at])
+        start = int(self._ends[batch - 1]) if batch else 0
+        return self._rows[start : int(self._ends[batch])].tolist()
+
+
+def lengths_of(rows: Iterable[Any]) -> NDArray[np.int64]:
+    """The length of each row, known or looked up one by one."""
+    known = getattr(rows, "lengths", None)
+    return np.array([row.length for row in rows], np.int64) if known is None else known
+
+
+def epoch_batches(lengths: Lengths, settings: LocalSettings, seed: int, epoch: int) -> Batches:
     """One epoch's batches, as indices into `lengths`; each index occurs exactly once.
 
     With `settings.batch_tokens`, a batch's rows times its longest row stay within that number
@@ -28,26 +65,44 @@ def epoch_batches(
     rows; where that does not divide the rows, several hold one row less, rather than one
     batch holding only a few.
     """
-    if not lengths:
-        return []
+    known = np.asarray(lengths, np.int64)
+    none = np.zeros(0, np.int64)
+    if not known.size:
+        return Batches(none, none, none)
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
+    order = rng.permutation(known.size)
     rows_a_batch = settings.batch_size
     if settings.batch_tokens is not None:
-        rows_a_batch = max(1, round(settings.batch_tokens / (sum(lengths) / len(lengths))))
-    windows = max(1, round(len(lengths) / (_WINDOW * rows_a_batch)))
-    batches: list[list[int]] = []
-    for window in np.array_split(order, windows):
-        rows = sorted((int(i) for i in window), key=lambda i: lengths[i])
+        rows_a_batch = max(1, round(settings.batch_tokens / (int(known.sum()) / known.size)))
+    windows = max(1, round(known.size / (_WINDOW * rows_a_batch)))
+    sizes: list[NDArray[np.int64]] = []
+    for window in np.array_split(order, windows):  # pieces of `order`, sorted in place
+        window[:] = window[np.argsort(known[window], kind="stable")]
         if settings.batch_tokens is None:
-            count = math.ceil(len(rows) / settings.batch_size)
-            batches += [part.tolist() for part in np.array_split(rows, count)]
+            count = math.ceil(window.size / settings.batch_size)
+            each, more = divmod(window.size, count)
+            sizes.append(np.full(count, each) + (np.arange(count) < more))
         else:
-            batches += fill(rows, lengths, settings.batch_tokens)
-    return [batches[i] for i in rng.permutation(len(batches))]
+            sizes.append(_filled(known[window], settings.batch_tokens))
+    ends = np.cumsum(np.concatenate(sizes))
+    return Batches(order, ends, rng.permutation(ends.size))
 
 
-def fill(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+def _filled(lengths: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
+    """The sizes of the batches that `fill` makes of rows with these lengths."""
+    sizes: list[int] = []
+    start = 0
+    while start < lengths.size:
+        most = max(1, tokens // max(1, int(lengths[start])))
+        piece = lengths[start : start + most]
+        too_many = np.arange(1, piece.size + 1) * piece > tokens
+        size = max(1, int(np.argmax(too_many))) if too_many.any() else piece.size
+        sizes.append(size)
+        start += size
+    return np.array(sizes, np.int64)
+
+
+def fill(rows: Sequence[int], lengths: Lengths, tokens: int) -> list[list[int]]:
     """Cut rows that are sorted by length, shortest first, into batches of padded tokens.
 
     >>> fill([0, 1, 2], [2, 3, 5], tokens=6)
@@ -62,29 +117,33 @@ def fill(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[
     return batches
 
 
-def steps_by_epoch(lengths: Sequence[int], settings: LocalSettings, seed: int) -> list[int]:
+def steps_by_epoch(lengths: Lengths, settings: LocalSettings, seed: int) -> list[int]:
     """Steps of each epoch, the last of which may be a part of one.
 
     `max_steps` is a cap: training ends there or after `epochs`, whichever comes first.
     """
     steps: list[int] = []
+    left = settings.max_steps
     for epoch in range(math.ceil(settings.epochs)):
+        if left is not None and left <= 0:
+            break
         count = len(epoch_batches(lengths, settings, seed, epoch))
         share = min(1.0, settings.epochs - epoch)
-        steps.append(max(1, round(count * share)) if count else 0)
-    if settings.max_steps is None:
-        return steps
-    left = settings.max_steps
-    capped = [min(count, max(0, left - sum(steps[:i]))) for i, count in enumerate(steps)]
-    return [count for count in capped if count]
+        count = max(1, round(count * share)) if count else 0
+        steps.append(count if left is None else min(count, left))
+        left = None if left is None else left - count
+    return steps if settings.max_steps is None else [count for count in steps if count]
 
 
-def heaviest(
-    lengths: Sequence[int], settings: LocalSettings, seed: int, micro_tokens: int
-) -> list[int]:
+def heaviest(lengths: Lengths, settings: LocalSettings, seed: int, micro_tokens: int) -> list[int]:
     """The rows of the micro batch with the most padded tokens of a whole run, as indices."""
-    pieces: list[list[int]] = []
+    best: list[int] = []
+    most = 0
     for epoch, count in enumerate(steps_by_epoch(lengths, settings, seed)):
         for batch in epoch_batches(lengths, settings, seed, epoch)[:count]:
-            pieces += fill(sorted(batch, key=lambda i: lengths[i]), lengths, micro_tokens)
-    return max(pieces, key=lambda piece: len(piece) * max(lengths[i] for i in piece))
+            ordered = sorted(batch, key=lambda i: lengths[i])
+            for piece in fill(ordered, lengths, micro_tokens):
+                tokens = len(piece) * max(int(lengths[i]) for i in piece)
+                if tokens > most:
+                    best, most = piece, tokens
+    return best

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import filecmp
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -118,34 +122,46 @@ def training_row(example: Example, system: str, keep: bool = False) -> TrainingR
 
 
 def write_job(
-    work: Path, job: TrainingJob, train: Sequence[TrainingRow], dev: Sequence[TrainingRow]
+    work: Path, job: TrainingJob, train: Iterable[TrainingRow], dev: Iterable[TrainingRow]
 ) -> None:
-    """Write a job's three files into `work`.
+    """Write a job's three files into `work`, row by row.
 
     Raises:
         TrainingError: `work` holds another job already; nothing is changed then.
     """
-    files = {
-        "job.json": json.dumps(json.loads(job.model_dump_json()), indent=2, ensure_ascii=False),
-        "train.jsonl": _lines(train),
-        "dev.jsonl": _lines(dev),
-    }
-    for name, text in files.items():
-        path = work / name
-        if path.is_file() and not _same(name, path.read_text(encoding="utf-8"), text):
-            raise TrainingError(_changed(work, name))
+    whole = json.dumps(json.loads(job.model_dump_json()), indent=2, ensure_ascii=False)
+    files = {"job.json": [whole], "train.jsonl": _lines(train), "dev.jsonl": _lines(dev)}
     work.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        write_text(work / name, text)
+    parts = {name: work / f".{name}.{os.getpid()}.tmp" for name in files}
+    try:
+        for name, texts in files.items():
+            with parts[name].open("w", encoding="utf-8") as file:
+                file.writelines(texts)
+                file.flush()
+                os.fsync(file.fileno())
+        for name, part in parts.items():
+            path = work / name
+            if path.is_file() and not _same(path, part):
+                raise TrainingError(_changed(work, name))
+        for name, part in parts.items():
+            os.replace(part, work / name)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
-def _same(name: str, before: str, now: str) -> bool:
-    if name != "job.json" or before == now:
-        return before == now
-    return what_is_made(json.loads(before)) == what_is_made(json.loads(now))
+def _same(before: Path, now: Path) -> bool:
+    """Whether two files say the same; of a job, whether the same comes out of it."""
+    if filecmp.cmp(before, now, shallow=False):
+        return True
+    if before.name != "job.json":
+        return False
+    jobs = (json.loads(path.read_text(encoding="utf-8")) for path in (before, now))
+    one, other = map(what_is_made, jobs)
+    return one == other
 
 
-def read_job(work: Path) -> tuple[TrainingJob, list[TrainingRow], list[TrainingRow]]:
+def read_job(work: Path) -> tuple[TrainingJob, JobRows, JobRows]:
     """The job in `work`, and its train and dev rows.
 
     Raises:
@@ -159,12 +175,88 @@ def read_job(work: Path) -> tuple[TrainingJob, list[TrainingRow], list[TrainingR
         raise TrainingError(f"{path}: no such file. A work folder holds job.json.") from None
     except ValidationError as error:
         raise TrainingError(f"{path}: not a training job: {error}") from None
-    return job, _read_rows(work / "train.jsonl"), _read_rows(work / "dev.jsonl")
+    return job, JobRows(work / "train.jsonl"), JobRows(work / "dev.jsonl")
 
 
-def digest(job: TrainingJob, rows: Sequence[TrainingRow]) -> str:
+class JobRows(Sequence[TrainingRow]):
+    """The rows of a file of a job; in memory is where each begins, and what was asked for.
+
+    Every row is looked at once, when this is made. Raises DataError where one is broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        starts, problems, digest, at = array("q"), list[str](), _RowsHash(), 0
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            raise TrainingError(f"{path}: no such file. It may be empty, but must exist.") from None
+        with file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        digest.add(TrainingRow.from_json(json.loads(line)))
+                    except (ValueError, KeyError, TypeError) as error:
+                        problem = f"{path}:{number}: not a row with id and messages: {error!r}"
+                        problems.append(problem)
+                    starts.append(at)
+                at += len(line)
+        if problems:
+            raise DataError(problems)
+        self._starts = starts
+        self.hash = digest.done()
+        """As `rows_hash` says."""
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[TrainingRow]:
+        with self._path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    yield TrainingRow.from_json(json.loads(line))
+
+    @overload
+    def __getitem__(self, at: int) -> TrainingRow: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[TrainingRow]: ...
+    def __getitem__(self, at: int | slice) -> TrainingRow | list[TrainingRow]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        with self._path.open("rb") as file:
+            file.seek(self._starts[at])
+            return TrainingRow.from_json(json.loads(file.readline()))
+
+
+class _RowsHash:
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, row: TrainingRow) -> None:
+        self._digest.update(json.dumps(row.to_json(), sort_keys=True).encode() + b"\n")
+
+    def done(self) -> str:
+        return self._digest.hexdigest()[:16]
+
+
+def rows_hash(rows: Iterable[TrainingRow]) -> str:
+    """16 hex digits of the SHA-256 of rows in their order, read one at a time."""
+    if isinstance(rows, JobRows):
+        return rows.hash
+    known: dict[str, str] | None = getattr(rows, "known", None)
+    if known is not None and "rows_hash" in known:
+        return known["rows_hash"]
+    digest = _RowsHash()
+    for row in rows:
+        digest.add(row)
+    if known is not None:
+        known["rows_hash"] = digest.done()
+    return digest.done()
+
+
+def digest(job: TrainingJob, *rows: Iterable[TrainingRow]) -> str:
     """Of everything a run depends on, beside the base model's files."""
-    return content_hash({"job": _made(job), "rows": [row.to_json() for row in rows]})
+    return content_hash({"job": _made(job), "rows": [rows_hash(part) for part in rows]})
 
 
 def _made(job: TrainingJob) -> Any:
@@ -173,16 +265,16 @@ def _made(job: TrainingJob) -> Any:
 
 
 def claim(
-    work: Path, job: TrainingJob, rows: Sequence[TrainingRow], identity: object = None
+    work: Path, job: TrainingJob, rows: Sequence[Iterable[TrainingRow]], identity: object = None
 ) -> None:
-    """Tie `work` to its job and rows, and to the base's identity once that is known.
+    """Tie `work` to its job and its (train, dev) rows, and to the base's identity once known.
 
     Raises:
         TrainingError: `work` was begun with other rows, another job or another base.
     """
     parts = {
         "job.json": content_hash(_made(job)),
-        "rows": content_hash([row.to_json() for row in rows]),
+        "rows": content_hash([rows_hash(part) for part in rows]),
     }
     if identity is not None:
         parts["base model"] = content_hash(identity)
@@ -209,28 +301,5 @@ def _changed(work: Path, name: str) -> str:
     )
 
 
-def _lines(rows: Sequence[TrainingRow]) -> str:
-    return "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _read_rows(path: Path) -> list[TrainingRow]:
-    rows: list[TrainingRow] = []
-    problems: list[str] = []
-    try:
-        # not splitlines(): that also breaks at characters JSON strings may hold
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise TrainingError(f"{path}: no such file. It may be empty, but must exist.") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-            row = TrainingRow.from_json(data)
-        except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path}:{number}: not a row with id and messages: {error!r}")
-            continue
-        rows.append(row)
-    if problems:
-        raise DataError(problems)
-    return rows
+def _lines(rows: Iterable[TrainingRow]) -> Iterator[str]:
+    return (json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows)

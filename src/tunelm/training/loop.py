@@ -14,7 +14,7 @@ import torch
 from tunelm.errors import StoppedError, TrainingError
 from tunelm.training import checkpoints
 from tunelm.training.adapter import make_optimizer, peak_rate, trainable
-from tunelm.training.batches import epoch_batches, steps_by_epoch
+from tunelm.training.batches import epoch_batches, lengths_of, steps_by_epoch
 from tunelm.training.checkpoints import State
 from tunelm.training.job import TrainingJob
 from tunelm.training.ranks import whole
@@ -52,7 +52,7 @@ class Loop:
             StoppedError: `stop` said so.
         """
         settings = self.job.settings
-        lengths = [row.length for row in self.train]
+        lengths = lengths_of(self.train)
         self._counts = steps_by_epoch(lengths, settings, self.job.seed)
         self._steps = sum(self._counts)
         self._check()
@@ -102,7 +102,7 @@ class Loop:
         )
         return state
 
-    def _epoch(self, state: State, optimizer: Any, batches: list[list[int]]) -> None:
+    def _epoch(self, state: State, optimizer: Any, batches: Sequence[list[int]]) -> None:
         model = self.stepper.model
         model.train()
         for indices in batches[state.position : self._counts[state.epoch]]:

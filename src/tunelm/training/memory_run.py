@@ -38,7 +38,7 @@ from tunelm.training.adapter import (
     prove_learning,
     trainable,
 )
-from tunelm.training.batches import epoch_batches, fill, steps_by_epoch
+from tunelm.training.batches import epoch_batches, fill, lengths_of, steps_by_epoch
 from tunelm.training.job import TrainingJob, read_job
 from tunelm.training.live import LiveBytes
 from tunelm.training.memory import DRY_RUN
@@ -206,7 +206,7 @@ def _train(
 
 def _steps(rows: Sequence[TrainRow], job: TrainingJob) -> list[list[TrainRow]]:
     """Batches to make a step with: a small one, then those with the heaviest micro batches."""
-    lengths = [row.length for row in rows]
+    lengths = lengths_of(rows)
     counts = steps_by_epoch(lengths, job.settings, job.seed)
     batches = [
         [rows[i] for i in batch]

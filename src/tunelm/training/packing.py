@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tunelm.training.batches import lengths_of
 from tunelm.training.rows import EncodedRow
 
 
@@ -56,17 +61,48 @@ class PackedRow:
         return tuple(row.length for row in self.rows)
 
 
-def pack(rows: Sequence[EncodedRow], length: int) -> list[PackedRow]:
+class PackedRows(Sequence[PackedRow]):
+    """Packed rows as numbers of the rows they are made of; each is made when it is asked for."""
+
+    def __init__(self, rows: Sequence[EncodedRow], bins: Sequence[Sequence[int]]) -> None:
+        self._rows, self._bins = rows, bins
+        lengths = lengths_of(rows)
+        self.lengths: NDArray[np.int64] = np.array(
+            [sum(int(lengths[i]) for i in own) for own in bins], np.int64
+        )
+
+    def __len__(self) -> int:
+        return len(self._bins)
+
+    @overload
+    def __getitem__(self, at: int) -> PackedRow: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[PackedRow]: ...
+    def __getitem__(self, at: int | slice) -> PackedRow | list[PackedRow]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        return PackedRow(tuple(self._rows[i] for i in self._bins[at]))
+
+    @property
+    def most_crowded(self) -> PackedRow:
+        """The row that is made of most others."""
+        return self[max(range(len(self)), key=lambda at: len(self._bins[at]))]
+
+
+def pack(rows: Sequence[EncodedRow], length: int) -> PackedRows:
     """Fill rows of at most `length` tokens, the longest texts first, each into the fullest
     row that still has room (best-fit decreasing).
 
     Every row is in exactly one packed row. Deterministic.
     """  # noqa: D205
-    bins: dict[int, list[list[EncodedRow]]] = {}  # room left -> rows being filled
-    for row in sorted(rows, key=lambda r: (-r.length, r.id)):
-        room = next((r for r in range(row.length, length + 1) if bins.get(r)), None)
+    bins: dict[int, list[list[int]]] = {}  # room left -> numbers of the rows being filled
+    lengths: list[int] = lengths_of(rows).tolist()
+    name = getattr(rows, "name", None) or (lambda at: rows[at].id)
+    for at in sorted(range(len(rows)), key=lambda at: (-lengths[at], name(at))):
+        own = lengths[at]
+        room = next((r for r in range(own, length + 1) if bins.get(r)), None)
         chosen = bins[room].pop() if room is not None else []
-        left = (length if room is None else room) - row.length
-        chosen.append(row)
+        left = (length if room is None else room) - own
+        chosen.append(at)
         bins.setdefault(left, []).append(chosen)
-    return [PackedRow(tuple(rows)) for room in sorted(bins) for rows in bins[room]]
+    return PackedRows(rows, [own for room in sorted(bins) for own in bins[room]])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,10 @@ from tunelm.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+RULES = 1
+"""Raised whenever a row would be encoded otherwise than before: rows on disk are then made anew."""
+
+_MOST_PROBLEMS = 100
 _MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -75,8 +79,25 @@ class EncodedRow:
 
 
 def encode_texts(
-    rows: Sequence[TrainingRow], tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> list[EncodedRow]:
+    """All rows of `stream_texts`."""
+    return list(stream_texts(rows, tokenizer, max_length))
+
+
+def encode_rows(
+    rows: Iterable[TrainingRow],
+    tokenizer: PreTrainedTokenizerBase,
+    stops: Collection[int],
+    max_length: int,
+) -> list[EncodedRow]:
+    """All rows of `stream_rows`."""
+    return list(stream_rows(rows, tokenizer, stops, max_length))
+
+
+def stream_texts(
+    rows: Iterable[TrainingRow], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Iterator[EncodedRow]:
     """Encode running texts: BOS, the text, EOS; every token but the BOS carries loss.
 
     A text of more tokens than `max_length` becomes several rows; each later one begins with
@@ -84,24 +105,22 @@ def encode_texts(
     """
     bos = prefix_token(tokenizer)
     eos = tokenizer.eos_token_id
-    encoded: list[EncodedRow] = []
     for row in rows:
         ids = [bos, *_ids(tokenizer, row.messages[0].content)]
         if isinstance(eos, int):
             ids.append(eos)
         for number, start in enumerate(range(0, len(ids) - 1, max_length - 1)):
             piece = tuple(ids[start : start + max_length])
-            encoded.append(EncodedRow(f"{row.id}#{number}" if start else row.id, piece, 1))
-    return encoded
+            yield EncodedRow(f"{row.id}#{number}" if start else row.id, piece, 1)
 
 
-def encode_rows(
-    rows: Sequence[TrainingRow],
+def stream_rows(
+    rows: Iterable[TrainingRow],
     tokenizer: PreTrainedTokenizerBase,
     stops: Collection[int],
     max_length: int,
-) -> list[EncodedRow]:
-    """Encode all rows; nothing is ever cut.
+) -> Iterator[EncodedRow]:
+    """Encode all rows, one after the other; nothing is ever cut.
 
     Args:
         rows: chats that end with the assistant's answer.
@@ -110,7 +129,8 @@ def encode_rows(
         max_length: most tokens of prompt and answer together.
 
     Raises:
-        DataError: names every row that is too long or whose mask cannot be proven.
+        DataError: after the last row; names every row that is too long or whose mask cannot be
+            proven, up to a hundred.
         ModelError: the model names no token that ends an answer, or refuses the messages.
     """
     if not stops:
@@ -118,9 +138,10 @@ def encode_rows(
             "the model names no end-of-text token, so it could never learn to stop. "
             "Set eos_token in its tokenizer_config.json."
         )
-    encoded: list[EncodedRow] = []
     problems: list[str] = []
     for row in rows:
+        if len(problems) >= _MOST_PROBLEMS:
+            break
         try:
             one = encode_row(row, tokenizer, stops)
         except DataError as error:
@@ -131,10 +152,10 @@ def encode_rows(
                 f"row {row.id}: {len(one.ids)} tokens, the limit is {max_length}. Shorten it, "
                 "raise model.max_length, or let data.over_long drop or cut such rows."
             )
-        encoded.append(one)
+        if not problems:
+            yield one
     if problems:
         raise DataError(problems)
-    return encoded
 
 
 def encode_row(

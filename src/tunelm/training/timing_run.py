@@ -40,7 +40,7 @@ from tunelm.training.adapter import (
     save_trained,
     trainable,
 )
-from tunelm.training.batches import epoch_batches, steps_by_epoch
+from tunelm.training.batches import epoch_batches, lengths_of, steps_by_epoch
 from tunelm.training.job import TrainingJob, read_job
 from tunelm.training.steps import Stepper, TrainRow
 from tunelm.training.timing import TIMING
@@ -159,7 +159,7 @@ def _load(job: TrainingJob) -> tuple[Base, bool]:
 
 def _batches(rows: Sequence[TrainRow], job: TrainingJob) -> list[list[list[TrainRow]]]:
     """The batches of each epoch, as the loop will have them."""
-    lengths = [row.length for row in rows]
+    lengths = lengths_of(rows)
     counts = steps_by_epoch(lengths, job.settings, job.seed)
     return [
         [[rows[i] for i in b] for b in epoch_batches(lengths, job.settings, job.seed, e)[:count]]

@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,22 @@ from tunelm.training.job import (
     claim,
     read_job,
     replace_folder,
+    rows_hash,
 )
 from tunelm.training.loop import Emit, Loop
 from tunelm.training.packing import pack
 from tunelm.training.ranks import Ranks, join, whole
-from tunelm.training.rows import EncodedRow, encode_rows, encode_texts
+from tunelm.training.rows import EncodedRow, stream_rows, stream_texts
+from tunelm.training.shards import EncodedShards, encoding_key, stored
 from tunelm.training.steps import Stepper, TrainRow
 
 PACKING_TOLERANCE, PACKING_TOLERANCE_HALF = 1e-5, 1e-2
 """Largest relative difference of the loss of packed texts from that of the same texts alone:
 rounding, for weights in float32 and in half precision. A model hardly trained mixes its texts
 only little, so the first must be small."""
+
+ENCODED = "encoded"
+"""The folder in `work` with the rows as tokens."""
 
 _M_MMAP_THRESHOLD, MAPPED_FROM = -3, 2**19
 
@@ -78,7 +83,7 @@ def run(
         ModelError, PrerequisiteError, ConfigError: as the base and the targets have it.
     """
     job, train, dev = read_job(work)
-    claim(work, job, [*train, *dev])
+    claim(work, job, (train, dev))
     result_file = work / "result.json"
     if result_file.is_file() and (work / "adapter").is_dir():
         return json.loads(result_file.read_text(encoding="utf-8"))
@@ -87,7 +92,7 @@ def run(
 
 def _run(
     work: Path,
-    given: tuple[TrainingJob, list[TrainingRow], list[TrainingRow]],
+    given: tuple[TrainingJob, Sequence[TrainingRow], Sequence[TrainingRow]],
     scorer: Scorer | None,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -98,8 +103,12 @@ def _run(
     ranks = join(choices["device"].value, job.settings.sharding)
     base = _load(job, ranks)
     identity = base_identity(resolve_base(job.model), job.model.revision)
-    claim(work, job, [*train, *dev], identity)
-    encoded_train, encoded_dev = (encode(job, base, rows) for rows in (train, dev))
+    claim(work, job, (train, dev), identity)
+    if not ranks.first:  # finds them made
+        ranks.wait()
+    encoded_train, encoded_dev = (kept(work, job, base, rows, identity) for rows in (train, dev))
+    if ranks.first:
+        ranks.wait()
     if not encoded_train:
         raise TrainingError("there are no rows to train on.")
     model: Any = make_trainable(base.model, job.settings, job.seed)
@@ -212,12 +221,33 @@ def _save(
     replace_folder(part, folder)
 
 
-def encode(job: TrainingJob, base: Base, rows: Sequence[TrainingRow]) -> list[EncodedRow]:
+def encode(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> list[EncodedRow]:
     """Rows as tokens, by the base's tokenizer. Raises DataError as `training.rows` does."""
+    return list(_encoded(job, base, rows))
+
+
+def _encoded(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> Iterator[EncodedRow]:
     limit = most_tokens(job, base.model)
     if job.text:
-        return encode_texts(rows, base.tokenizer, limit)
-    return encode_rows(rows, base.tokenizer, end_tokens(base.model, base.tokenizer), limit)
+        return stream_texts(rows, base.tokenizer, limit)
+    return stream_rows(rows, base.tokenizer, end_tokens(base.model, base.tokenizer), limit)
+
+
+def kept(
+    work: Path,
+    job: TrainingJob,
+    base: Base,
+    rows: Iterable[TrainingRow],
+    identity: Mapping[str, Any],
+) -> EncodedShards:
+    """`encode`d rows, written to and read from `work/encoded`.
+
+    Of the model its shapes are enough; `identity` has the hashes of the tokenizer and its template.
+    Raises TrainingError where they cannot be written, DataError as `training.rows` does.
+    """
+    stops = () if job.text else end_tokens(base.model, base.tokenizer)
+    key = encoding_key(identity, stops, most_tokens(job, base.model), job.text, rows_hash(rows))
+    return stored(work / ENCODED, key, lambda: _encoded(job, base, rows))
 
 
 def packed(
@@ -230,7 +260,7 @@ def packed(
     if not job.text:
         return rows, None
     full = pack(rows, limit)
-    crowded = max(full, key=lambda row: len(row.rows))
+    crowded = full.most_crowded
     if len(crowded.rows) == 1:
         return rows, "nothing to pack: no two texts fit into one row"
     try:
