@@ -75,12 +75,7 @@ def train(
         except BaseException:
             _stop(process)
             raise
-    if process.returncode == StoppedError.exit_code:
-        raise StoppedError(_STOPPED)
-    if process.returncode == room.EXIT_CODE:
-        raise room.no_room(work, _last_error(log))
-    if process.returncode != 0:
-        raise TrainingError(_reason(process.returncode, log))
+    _require_done(process.returncode, work, log)
     return json.loads((work / "result.json").read_text(encoding="utf-8"))
 
 
@@ -114,6 +109,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _require_done(code: int, work: Path, log: Path) -> None:
+    """Raise what `train` raises where the process did not end with the code 0."""
+    if code == StoppedError.exit_code:
+        raise StoppedError(_STOPPED)
+    if code == room.EXIT_CODE:
+        raise room.no_room(work, _last_error(log))
+    if code != 0:
+        raise TrainingError(_reason(code, log))
 
 
 def _reason(code: int, log: Path) -> str:
