@@ -160,7 +160,7 @@ def squad(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, A
 def clinc(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Twenty intents."""
     intents = sorted({row["intent"] for row in rows} - {"oos"})[::8][:20]
-    found = [{"text": r["text"], "label": r["intent"]} for r in rows if r["intent"] in intents]
+    found = [{"question": r["text"], "answer": r["intent"]} for r in rows if r["intent"] in intents]
     found = found[:: max(1, len(found) // MOST_ROWS)]
     return found, {"kind": "classification", "instructions": "Which intent does the user have?"}
 
@@ -172,6 +172,7 @@ def medquad(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str,
         first = (row["answer"] or "").split(". ")[0].strip()
         if 5 <= len(first.split()) <= 30:
             found.append({"question": row["question"], "answer": first, "group": row["focus"]})
+    found = list({row["question"]: row for row in found}.values())
     found = found[:: max(1, len(found) // MOST_ROWS)]
     return found, {"kind": "qa", "instructions": "Answer the medical question in one sentence."}
 
