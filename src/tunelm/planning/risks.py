@@ -34,10 +34,9 @@ def changes(known: Known, priced: Sequence[Way]) -> list[Row]:
     cheapest = next((w for w in priced if w.month is not None and not w.over), None)
     if known.wishes.budget_usd is not None and cheapest is None and priced:
         known = [w for w in priced if w.month is not None]
-        least = min(known, key=lambda w: max(w.month or 0.0, w.once), default=None)
-        if least is not None:
-            needed = f"{money(max(least.month or 0.0, least.once))} a month"
-            found.append(("the budget", needed, f"{least.name} comes into reach"))
+        if known:
+            needed, name = min((max(w.month or 0.0, w.once), w.name) for w in known)
+            found.append(("the budget", f"{money(needed)} a month", f"{name} comes into reach"))
     return [{"if this": what, "reaches": at, "then": then} for what, at, then in found]
 
 
