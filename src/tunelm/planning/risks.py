@@ -33,9 +33,9 @@ def changes(known: Known, priced: Sequence[Way]) -> list[Row]:
     found = [*_by_volume(known, priced), *_by_rows(known), *_by_memory(known)]
     cheapest = next((w for w in priced if w.month is not None and not w.over), None)
     if known.wishes.budget_usd is not None and cheapest is None and priced:
-        known = [w for w in priced if w.month is not None]
-        if known:
-            needed, name = min((max(w.month or 0.0, w.once), w.name) for w in known)
+        listed = [w for w in priced if w.month is not None]
+        if listed:
+            needed, name = min((max(w.month or 0.0, w.once), w.name) for w in listed)
             found.append(("the budget", f"{money(needed)} a month", f"{name} comes into reach"))
     return [{"if this": what, "reaches": at, "then": then} for what, at, then in found]
 
