@@ -140,6 +140,7 @@ class Cluster:
                 ["scontrol", "show", "job", "-o", job], capture_output=True, text=True, check=True
             ).stdout
             if "JobState=PENDING" in state:
+                time.sleep(2)  # in the second of its end the worker refuses the next turn
                 subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
                 return
             time.sleep(0.2)

@@ -360,3 +360,11 @@ def test_a_folder_without_runs_is_said_to_be_one(tmp_path: Path):
 def test_doctor_shows_where_the_list_of_runs_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TUNELM_DATA", str(tmp_path / "kept"))
     assert str(tmp_path / "kept") in CliRunner().invoke(cli, ["doctor"]).output
+
+
+def test_what_several_processes_take_is_not_told_from_one(tiny_model: Path, tmp_path: Path):
+    config = load_config(make_task(tmp_path, tiny_model), ["routes.local.processes=2"])
+    found = forecast_route(config, "local", rows_of(config, tmp_path / "split"), probe=True)
+    assert found["seconds"].value is found["peak_memory_bytes"].value is None
+    assert "2 processes train together" in found["seconds"].method
+    assert found["steps"].value

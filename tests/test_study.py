@@ -36,7 +36,7 @@ from .conftest import make_task
 SHAPE = Shape(192, ("q_proj", "v_proj"))
 
 
-def in_this_process(work, scorer=None, on_event=None, stop=None, nice=0):
+def in_this_process(work, scorer=None, on_event=None, stop=None, nice=0, processes=1):
     """`process.train` without the seconds that a new process needs to import torch."""
     events = process.follow(work / "events.jsonl")
     next(events)

@@ -19,9 +19,9 @@ Examples:
 docs/cluster.md has the rest.
 """
 
-ONE_NODE = (
-    "--nodes: the work runs on the first of them alone, and the others stand idle. Ask for --gpus "
-    "on one node; a --study uses many nodes, each trial one."
+MANY_NODES = (
+    "--nodes: training runs on all of them, in a run directory that all must see; answers and the "
+    "rest on the first alone. A --study uses many nodes with --nodes 1, each trial one."
 )
 
 
@@ -65,7 +65,7 @@ def submit_command(task: str, to: str, card: str | None, dry_run: bool, **asked:
 
     request, work = _request(asked), _work(task, asked)
     if asked["nodes"] > 1:
-        click.echo(ONE_NODE, err=True)
+        click.echo(MANY_NODES, err=True)
     study = _study(task, work, asked)
     if to == "skypilot":
         if study is not None:

@@ -84,6 +84,10 @@ def forecast_local(route: LocalRoute, ctx: FitContext, *, probe: bool) -> dict[s
     from tunelm.training.timing import time_estimate, time_probe
 
     found = {"weight_bytes": weight_bytes(ctx.model)}
+    if (route.settings.processes or 1) > 1:
+        reason = f"unknown: {route.settings.processes} processes train together; only one is tried"
+        unknown = {"peak_memory_bytes": "bytes", "seconds": "s"}
+        return found | {name: Estimate(None, unit, reason) for name, unit in unknown.items()}
     job, train, dev = route.job(ctx)
     write_job(ctx.work, job, train, dev)
     try:
