@@ -140,7 +140,8 @@ def serve_command(
             click.echo(f"not served: {route}", err=True)
         for line in app.verified:
             click.echo(f"verified: {line}", err=True)
-        click.echo(f"engine: {app.which}", err=True)
+        if "computes on" not in app.which:  # without a GPU there is nothing to choose
+            click.echo(f"engine: {app.which}", err=True)
         if ready_file is not None:
             import os
 
