@@ -125,7 +125,9 @@ def test_an_array_runs_the_trials_and_a_last_job_concludes(
     listed = {row["part"]: row for row in json.loads(tunelm("jobs", tmp_path, "--json").output)}
     assert listed["conclude"]["state"] == "done"
     assert listed["trials"]["restarts"] == "1"
-    assert listed["trials"]["state"].startswith("5 trials: 2 done, 3 without an end (2: cancelled")
+    assert listed["trials"]["state"].startswith(
+        "5 trials: 2 done, 3 without an end (2: never begun"
+    )
     script = tunelm("submit", task, "--out", run, *asked, "--dry-run").output
     assert "#SBATCH --array=2-4%2" in script
     assert "--dependency=afterok:$prepare,afterany:$trials" in script

@@ -83,7 +83,9 @@ def trials_in_words(run: Path, count: int, pieces: Sequence[Piece]) -> str:
     if failed := {n: reason for n, (state, reason) in ended.items() if state == "failed"}:
         parts.append(f"{len(failed)} failed ({_named(failed)})")
     if lost:
-        named = {n: gone.get(n, "nothing is known of it") for n in lost}
+        named = {
+            n: gone.get(n, "never begun: cancelled, or forgotten by the cluster") for n in lost
+        }
         parts.append(f"{len(lost)} without an end ({_named(named)}): submit again to go on")
     if running:
         parts.append(f"{len(running)} under way ({', '.join(map(str, sorted(running)))})")
