@@ -18,7 +18,6 @@ from tests.cluster import (
     tunelm,
     until,
     wait_for,
-    wait_for_training,
 )
 from tunelm import room
 from tunelm.cluster.jobs import job_of
@@ -70,7 +69,7 @@ def test_a_job_goes_on_after_its_node_died_and_says_so_where_it_may_not(
 ):
     run = tmp_path / "run"
     number = submit(longer, run)
-    wait_for_training(run)
+    until(lambda: list(run.rglob("checkpoints/step-*")))
     cluster.kill_node()
     waits = wait_for(run, "PENDING")
     assert waits.said.startswith("waits: ")
