@@ -5,6 +5,7 @@ And what the tests of it share: jobs submitted through the command line, and wai
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -107,9 +108,11 @@ class Cluster:
         # a job's processes are the worker's grandchildren by way of a daemon of their own
         gone = [*psutil.Process(self.worker.pid).children(recursive=True)]
         gone += [p for p in psutil.process_iter() if self._runs_here(p)]
-        for process in [psutil.Process(self.worker.pid), *gone]:
-            if process.is_running():
-                process.kill()
+        gone.append(psutil.Process(self.worker.pid))
+        for deed in (psutil.Process.suspend, psutil.Process.kill):  # none sees another one's end
+            for process in gone:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    deed(process)
         self.worker.wait(timeout=20)
         down = ["scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=it died"]
         subprocess.run(down, check=True)
