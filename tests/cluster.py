@@ -108,6 +108,8 @@ class Cluster:
         # a job's processes are the worker's grandchildren by way of a daemon of their own
         gone = [*psutil.Process(self.worker.pid).children(recursive=True)]
         gone += [p for p in psutil.process_iter() if self._runs_here(p)]
+        above = [one for p in gone for one in p.parents()]  # its environment cannot be read
+        gone += [p for p in set(above) if p.name().startswith("slurmstepd")]
         gone.append(psutil.Process(self.worker.pid))
         for deed in (psutil.Process.suspend, psutil.Process.kill):  # none sees another one's end
             for process in gone:
