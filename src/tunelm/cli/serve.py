@@ -136,12 +136,8 @@ def serve_command(
         ) from None
 
     def ready(url: str, app: State) -> None:
-        for route in app.target.left_out:
-            click.echo(f"not served: {route}", err=True)
-        for line in app.verified:
-            click.echo(f"verified: {line}", err=True)
-        if "computes on" not in app.which:  # without a GPU there is nothing to choose
-            click.echo(f"engine: {app.which}", err=True)
+        for line in _notes(app):
+            click.echo(line, err=True)
         if ready_file is not None:
             import os
 
@@ -161,6 +157,15 @@ def serve_command(
     finally:
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
+
+
+def _notes(app: State) -> list[str]:
+    """What is told before the server is ready."""
+    notes = [f"not served: {route}" for route in app.target.left_out]
+    notes += [f"verified: {line}" for line in app.verified]
+    if "computes on" not in app.which:  # without a GPU there is nothing to choose
+        notes.append(f"engine: {app.which}")
+    return notes
 
 
 def _models(target: Target) -> str:
