@@ -24,7 +24,9 @@ from tunelm.config import ModelConfig
 from tunelm.server.asking import Ask, Piece, Sampling, Scored
 from tunelm.server.engine import LightEngine
 
-FOLDER = Path(os.environ["FAKE_VLLM"])
+
+def folder() -> Path:
+    return Path(os.environ["FAKE_VLLM"])
 
 
 def named(scored: Scored) -> dict[str, float | None]:
@@ -81,7 +83,7 @@ def build(engine: LightEngine, key: str, max_rank: int) -> FastAPI:
 
     @app.post("/v1/completions")
     async def complete(body: dict[str, Any]) -> Any:
-        if (FOLDER / "die").exists():
+        if (folder() / "die").exists():
             os._exit(9)
         top, prompt = body.get("logprobs"), body["prompt"]
         seed = None if body["seed"] is None else str(body["seed"])
@@ -128,7 +130,7 @@ def build(engine: LightEngine, key: str, max_rank: int) -> FastAPI:
 
 
 def record(what: str, detail: Any) -> None:
-    with (FOLDER / "record.jsonl").open("a") as file:
+    with (folder() / "record.jsonl").open("a") as file:
         file.write(json.dumps([what, detail]) + "\n")
 
 
@@ -147,8 +149,8 @@ def main() -> None:
     record("pid", os.getpid())
     record("options", vars(given))
     record("may load adapters", os.environ.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING"))
-    if (FOLDER / "crash").is_file():
-        sys.exit((FOLDER / "crash").read_text())
+    if (folder() / "crash").is_file():
+        sys.exit((folder() / "crash").read_text())
     config = ModelConfig(base=given.model, max_length=given.max_model_len)
     engine = LightEngine(config, given.max_num_seqs)
     engine.start()
