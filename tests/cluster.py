@@ -80,8 +80,8 @@ class Cluster:
         self.config.write_text(
             CONFIG.format(
                 host=self.host,
-                controller=_free_port(),
-                worker=_free_port(),
+                controller=free_port(),
+                worker=free_port(),
                 user="root" if root else os.environ.get("USER", "nobody"),
                 proctrack="linuxproc" if root else "pgid",
                 plugins=plugins,
@@ -304,7 +304,7 @@ def _user() -> str:
     return "root" if os.geteuid() == 0 else os.environ.get("USER", "nobody")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

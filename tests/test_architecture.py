@@ -17,7 +17,17 @@ HEAVY = {"torch", "transformers", "peft", "dspy", "litellm", "fastapi", "pandas"
 # A module imports from its own layer and those above it in this list, never from below.
 LAYERS = [
     ["errors", "types"],
-    ["config", "route_settings", "rundir", "room", "cells", "price_list", "prices", "providers"],
+    [
+        "config",
+        "route_settings",
+        "rundir",
+        "lifeline",
+        "room",
+        "cells",
+        "price_list",
+        "prices",
+        "providers",
+    ],
     ["data"],
     ["models"],
     ["training"],

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.test_training import adapter_weights, chats, events, job_for, prepared
+from tests.cluster import free_port
+from tests.test_training import adapter_weights, broken_model, chats, events, job_for, prepared
 from tunelm.config import load_config
 from tunelm.errors import StoppedError, TrainingError
 from tunelm.route_settings import LocalSettings
@@ -21,7 +21,6 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from tunelm.training.worker import run
 
@@ -113,11 +112,7 @@ def test_where_one_of_the_processes_is_killed_the_next_call_goes_on(tiny, alone,
 
 
 def test_the_error_of_several_processes_is_the_one_line_of_one(tmp_path):
-    base = make_tiny_model(tmp_path / "base")
-    weights = load_file(base / "model.safetensors")
-    weights["model.layers.1.mlp.up_proj.weight"][3, 3] = float("nan")
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    work = prepared(tmp_path / "work", job(base))
+    work = prepared(tmp_path / "work", job(broken_model(tmp_path / "base")))
     with pytest.raises(TrainingError, match=r"^the dev loss is nan[^\n]*$"):
         process.train(work, processes=2)
     assert not (work / "adapter").exists()
@@ -145,9 +140,7 @@ def test_how_a_machine_trains_does_not_make_another_run_of_it():
 def test_processes_that_two_machines_started_train_together(tiny, alone, tmp_path):
     """Two starts of torchrun, as on two nodes, that meet at an address of the first."""
     work = prepared(tmp_path, job(tiny, sharding="full"), TRAIN, DEV)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         *["-m", "torch.distributed.run", "--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=two"]
     ]

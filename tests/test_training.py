@@ -80,6 +80,15 @@ def job_for(base, **settings):
     return TrainingJob(model=model, settings=LocalSettings(**fast), checkpoint_seconds=0)
 
 
+def broken_model(folder):
+    """A base with one weight that is no number."""
+    base = make_tiny_model(folder)
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 3] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    return base
+
+
 def prepared(work, job, train=None, dev=None):
     write_job(
         work, job, chats(16) if train is None else train, chats(4, 90) if dev is None else dev
@@ -645,11 +654,7 @@ def test_a_diverging_run_fails_loudly_and_leaves_no_adapter(tiny, tmp_path):
 
 
 def test_a_broken_base_fails_the_process_loudly_and_leaves_no_adapter(tmp_path):
-    base = make_tiny_model(tmp_path / "base")
-    weights = load_file(base / "model.safetensors")
-    weights["model.layers.1.mlp.up_proj.weight"][3, 3] = float("nan")
-    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    work = prepared(tmp_path / "work", job_for(base))
+    work = prepared(tmp_path / "work", job_for(broken_model(tmp_path / "base")))
     with pytest.raises(TrainingError, match=r"^the dev loss is nan"):
         process.train(work)
     assert not (work / "adapter").exists()

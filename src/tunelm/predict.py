@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tunelm.models.base import ChatModel, innermost
-from tunelm.rundir import write_text
+from tunelm.rundir import append_text, write_text
 from tunelm.scoring.continuation import full_text
 from tunelm.types import (
     ZERO_USAGE,
@@ -74,7 +72,7 @@ def in_chunks(
     done = [p for p in read_predictions(path) if p.part == part]
     for start in range(len(done), len(examples), size):
         chunk = answer(examples[start : start + size])
-        _append(path, chunk)
+        append_text(path, _lines(chunk))
         done += chunk
         if progress:
             progress(len(done), len(examples))
@@ -134,21 +132,22 @@ def _scored(
 def _mend(path: Path, size: int) -> None:
     """Where the file ends within a line, take the chunk away of which only some was written.
 
-    That is so after a full disk, or when the machine itself stopped.
+    That is so when the machine itself stopped.
     """
-    if not path.exists() or path.read_bytes()[-1:] in (b"", b"\n"):
+    if not path.exists() or _is_whole(path):
         return
     stored = read_predictions(path)
     last = [p for p in stored if p.part == stored[-1].part] if stored else []
     write_predictions(path, stored[: len(stored) - len(last) % size])
 
 
-def _append(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Add to the file in one go, so that a process that is killed leaves all of it or nothing."""
-    data = _lines(predictions).encode()
-    with path.open("ab", buffering=0) as file:
-        if file.write(data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends with a line's end, or is empty."""
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return True
+        file.seek(-1, 2)
+        return file.read() == b"\n"
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

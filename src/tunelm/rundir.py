@@ -100,17 +100,7 @@ class RunDir:
     def event(self, **fields: Any) -> None:
         """Append a line to events.jsonl."""
         line = json.dumps({"time": round(time.time(), 3), **fields}, ensure_ascii=False) + "\n"
-        path, data = self.path / "events.jsonl", line.encode()
-        with path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                whole = file.write(data) == len(data)
-            except OSError as error:
-                error.filename = str(path)
-                raise
-            if not whole:  # on a full disk no half a line stays
-                file.truncate(size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        append_text(self.path / "events.jsonl", line)
 
     def note_base(self, base: Mapping[str, Any]) -> None:
         """Record which base model this run is made with; refuse another on resume."""
@@ -216,6 +206,21 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
         error.filename = str(path)
         raise
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a file in one go: a process that is killed, or a full disk, leaves all or nothing."""
+    data = text.encode()
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            whole = file.write(data) == len(data)
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        if not whole:
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def write_json(path: Path, data: object) -> None:

@@ -24,12 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tunelm.config import TaskConfig
 from tunelm.errors import ConfigError, ModelError, TunelmError
 from tunelm.evaluate import answering_part
 from tunelm.judging.carried_out import FOLDER as JUDGE
+from tunelm.lifeline import Parent, end_with_parent
 from tunelm.predict import CHUNK, read_predictions, write_predictions
 from tunelm.report.read import read_parts
 from tunelm.rundir import read_json, write_json
@@ -326,24 +325,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--shard {given.shard}: expected such as 2/8")
     shard = (int(found[1]), int(found[2]))
     try:
-        alive = _follows(given.parent) if given.parent else lambda: True
+        if given.parent:
+            end_with_parent()
+        alive = Parent(given.parent).is_there if given.parent else lambda: True
         done = answer_shard(given.run, given.route, shard, given.seed, alive)
     except TunelmError as error:
         print(f"error: {error}", file=sys.stderr)
         return TOLD
     print(f"{done} rows answered")
     return 0
-
-
-def _follows(parent: int) -> Callable[[], bool]:
-    """Whether the parent is there; on Linux this process ends with it at once."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    return lambda: psutil.pid_exists(parent)
 
 
 if __name__ == "__main__":

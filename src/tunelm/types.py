@@ -9,16 +9,37 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast, overload
 
 MAX_TOKENS = 64
 """Most tokens of an answer where nothing else is said."""
 
 NO_LABEL = "no label"
 """What `format_error` begins with where an answer is none of a classification's labels."""
+
+
+_Item = TypeVar("_Item")
+
+
+class Lazy(Sequence[_Item], ABC):
+    """A sequence whose items are made when they are asked for; a slice is a list of them."""
+
+    @abstractmethod
+    def at(self, index: int) -> _Item:
+        """Make one item. Raises IndexError where there is none, as a list does."""
+
+    @overload
+    def __getitem__(self, at: int) -> _Item: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[_Item]: ...
+    def __getitem__(self, at: int | slice) -> _Item | list[_Item]:
+        if isinstance(at, slice):
+            return [self.at(index) for index in range(*at.indices(len(self)))]
+        return self.at(at)
 
 
 class FinishReason(StrEnum):

@@ -163,7 +163,7 @@ def _notes(app: State) -> list[str]:
     """What is told before the server is ready."""
     notes = [f"not served: {route}" for route in app.target.left_out]
     notes += [f"verified: {line}" for line in app.verified]
-    if "computes on" not in app.which:  # without a GPU there is nothing to choose
+    if not app.alone:
         notes.append(f"engine: {app.which}")
     return notes
 

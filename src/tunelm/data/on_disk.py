@@ -5,9 +5,8 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,14 @@ from tunelm.data.detect import shards_of
 from tunelm.data.read import read_group, read_rows
 from tunelm.data.tables import group_sizes
 from tunelm.errors import DataError
-from tunelm.types import Example
+from tunelm.types import Example, Lazy
 
 _HELD = 8
 """Row groups held after they were read, of a thousand rows each."""
 _BLOCK = 1 << 16
 
 
-class ShardExamples(Sequence[Example]):
+class ShardExamples(Lazy[Example]):
     """Some rows of a folder of Parquet shards, in order; made when they are asked for.
 
     In memory are their numbers, the few that were changed on the way, and the last groups read.
@@ -65,14 +64,9 @@ class ShardExamples(Sequence[Example]):
         if found != len(self):
             raise self._fewer()
 
-    @overload
-    def __getitem__(self, at: int) -> Example: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Example]: ...
-    def __getitem__(self, at: int | slice) -> Example | list[Example]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        number = int(self._rows[at])
+    def at(self, index: int) -> Example:
+        """One row, its row group read where it is not held."""
+        number = int(self._rows[index])
         if number in self.changed:
             return self.changed[number]
         if not self._groups:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from tunelm.types import (
     Estimate,
     Example,
     FinishReason,
+    Lazy,
     Plan,
     Prediction,
     Request,
@@ -251,7 +252,7 @@ def score_answers(
     return value
 
 
-class AsTaught(Sequence[TrainingRow]):
+class AsTaught(Lazy[TrainingRow]):
     """Examples as rows to learn from, each made when it is asked for."""
 
     def __init__(self, examples: Sequence[Example], system: str) -> None:
@@ -268,14 +269,9 @@ class AsTaught(Sequence[TrainingRow]):
     def __iter__(self) -> Iterator[TrainingRow]:
         return (training_row(example, self._system) for example in self._examples)
 
-    @overload
-    def __getitem__(self, at: int) -> TrainingRow: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[TrainingRow]: ...
-    def __getitem__(self, at: int | slice) -> TrainingRow | list[TrainingRow]:
-        if isinstance(at, slice):
-            return [training_row(example, self._system) for example in self._examples[at]]
-        return training_row(self._examples[at], self._system)
+    def at(self, index: int) -> TrainingRow:
+        """One example as a row."""
+        return training_row(self._examples[index], self._system)
 
 
 def shuffled_answers(rows: Sequence[Example], seed: int) -> list[Example]:

@@ -35,8 +35,8 @@ class _Runner(Protocol):
 def create_app(settings: ServerSettings) -> FastAPI:
     """Load the model, check what is to be checked, and put the endpoints together.
 
-    Its `state` has the `target` that is served, the `engine` with `which` it is and why, and what
-    was `verified`.
+    Its `state` has the `target` that is served, the `engine` with `which` it is and why, whether
+    it was `alone` to be chosen, and what was `verified`.
 
     Raises:
         TunelmError: the target cannot be served, or `verify` found another model than the run's.
@@ -48,8 +48,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
         target = dataclasses.replace(target, config=config)
     check_base(target)
     asked = evaluated(settings.verify, target.catalog) if settings.verify else []
-    engine, which, refused = make_engine(settings, target)
-    target = dataclasses.replace(target, left_out=(*target.left_out, *refused))
+    chosen = make_engine(settings, target)
+    engine = chosen.engine
+    target = dataclasses.replace(target, left_out=(*target.left_out, *chosen.refused))
     target.catalog.on_remove = lambda served: served.adapter and engine.forget(served.adapter)
     verified = verify(asked, engine) if asked else []
     runner: _Runner | None = None
@@ -66,7 +67,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
     )
     install(app)
     app.state.target, app.state.verified = target, verified
-    app.state.engine, app.state.which = engine, which
+    app.state.engine, app.state.which = engine, chosen.which
+    app.state.alone = chosen.alone
     app.include_router(router(target.catalog, engine))
     if settings.train:
         from tunelm.server.finetuning import build

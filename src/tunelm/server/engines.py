@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,15 +72,29 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(settings: ServerSettings, target: Target) -> tuple[Engine, str, tuple[str, ...]]:
+@dataclass(frozen=True)
+class Chosen:
+    """An engine that is ready to answer.
+
+    Attributes:
+        engine: itself.
+        which: its name and why it is the one.
+        refused: models of the target that vLLM does not take, with the reason, which are no
+            longer in its catalog then.
+        alone: whether there was no other to choose, as without a GPU.
+    """
+
+    engine: Engine
+    which: str
+    refused: tuple[str, ...] = ()
+    alone: bool = False
+
+
+def make_engine(settings: ServerSettings, target: Target) -> Chosen:
     """The engine that `settings.engine` names, ready to answer.
 
     `auto` takes vLLM where the model computes on an NVIDIA GPU and the command `vllm` is there,
     and the light engine where vLLM does not come up or does not take all that is to be served.
-
-    Returns:
-        The engine; which it is and why; models of the target that vLLM does not take, with the
-        reason, which are no longer in its catalog then.
 
     Raises:
         ModelError, PrerequisiteError: as the engine has it.
@@ -87,13 +102,15 @@ def make_engine(settings: ServerSettings, target: Target) -> tuple[Engine, str, 
     """
     if settings.engine == "vllm":
         left_out = _leave_out(target)
-        return _vllm(settings, target), "vllm: asked for", left_out
-    why = "asked for"
+        return Chosen(_vllm(settings, target), "vllm: asked for", left_out)
+    why, alone = "asked for", False
     if settings.engine == "auto":
-        why = _why_light(target)
+        device = choose_device(target.config.device)
+        alone = device != "cuda"
+        why = f"the model computes on {device}" if alone else _why_light(target)
         if not why:
             try:
-                return _vllm(settings, target), "vllm: a GPU, and vLLM is installed", ()
+                return Chosen(_vllm(settings, target), "vllm: a GPU, and vLLM is installed")
             except ModelError as error:
                 why = str(error)
     light = LightEngine(
@@ -103,14 +120,11 @@ def make_engine(settings: ServerSettings, target: Target) -> tuple[Engine, str, 
         settings.max_adapters,
         settings.threads,
     )
-    return light, f"light: {why}", ()
+    return Chosen(light, f"light: {why}", alone=alone)
 
 
 def _why_light(target: Target) -> str:
-    """Why `auto` does not even try vLLM; empty where it does."""
-    device = choose_device(target.config.device)
-    if device != "cuda":
-        return f"the model computes on {device}"
+    """Why `auto` does not even try vLLM on a GPU; empty where it does."""
     if find_vllm() is None:
         return "vLLM is not installed"
     return next((f"{name}: {why}" for name, why in _refused(target)), "")

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Generator
 
 import filelock
-import psutil
 import uvicorn
 from starlette.datastructures import State
 
 from tunelm.errors import ConfigError, RunDirError
+from tunelm.lifeline import Parent
 from tunelm.server.app import create_app
 from tunelm.server.settings import ServerSettings
 
@@ -125,9 +125,5 @@ def _end(*_: object) -> None:
 
 
 def _watch(parent: int) -> None:
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(parent)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            with contextlib.suppress(psutil.TimeoutExpired):
-                process.wait(PARENT_S)
+    Parent(parent).wait(PARENT_S)
     os.kill(os.getpid(), signal.SIGTERM)

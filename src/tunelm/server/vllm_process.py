@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
 import os
 import secrets
@@ -22,6 +21,7 @@ import httpx
 from tunelm.config import ModelConfig
 from tunelm.doctor import find_vllm
 from tunelm.errors import ModelError
+from tunelm.lifeline import end_with_parent
 from tunelm.models.identity import base_folder
 from tunelm.models.loading import resolve_base
 
@@ -115,7 +115,7 @@ class VllmProcess:
                 "VLLM_NO_USAGE_STATS": "1",
             },
             start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         atexit.register(self.stop)
         self._await()
@@ -161,9 +161,3 @@ class VllmProcess:
         words = self.last_words()
         self.stop()
         raise ModelError(f"vLLM ended with code {code} before it was ready: {words}")
-
-
-def _end_with_parent() -> None:
-    """In the child: SIGTERM when the process that started it is gone."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

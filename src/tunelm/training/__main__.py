@@ -18,6 +18,7 @@ import psutil
 
 from tunelm import room
 from tunelm.errors import TrainingError, TunelmError
+from tunelm.lifeline import Parent, end_with_parent
 from tunelm.training.process import FAILURE
 
 BEAT_S = 2.0
@@ -79,30 +80,18 @@ def _failed(work: Path, code: int, reason: str, *, foreseen: bool) -> int:
 
 def _die_with(parent: int, stop: threading.Event) -> None:
     """Stop after the current step, with a checkpoint, once the parent is gone."""
-    if sys.platform == "linux":
-        import ctypes
-
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    try:
-        process = psutil.Process(parent)
-    except psutil.NoSuchProcess:
-        raise TrainingError("the process that started this training is gone.") from None
+    end_with_parent()
+    process = Parent(parent)
+    if not process.is_there():
+        raise TrainingError("the process that started this training is gone.")
 
     def watch() -> None:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(BEAT_S)
+        process.wait(BEAT_S)
         stop.set()
         time.sleep(_GONE_S)  # for a last checkpoint; a step that takes longer is given up
         os._exit(130)
 
-    def guarded() -> None:
-        try:
-            watch()
-        except psutil.NoSuchProcess:
-            stop.set()
-
-    threading.Thread(target=guarded, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _take_over(work: Path) -> None:

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self, overload
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,7 +20,7 @@ from tunelm.errors import DataError, TrainingError
 from tunelm.models.prompted import with_prompt
 from tunelm.route_settings import LocalSettings, what_is_made
 from tunelm.rundir import write_text
-from tunelm.types import Example, Message, as_messages, content_hash
+from tunelm.types import Example, Lazy, Message, as_messages, content_hash
 
 WHOLE = "fine_tuned_model"
 """The folder, beside the card, in which a whole trained model stands as Transformers loads it."""
@@ -178,7 +178,7 @@ def read_job(work: Path) -> tuple[TrainingJob, JobRows, JobRows]:
     return job, JobRows(work / "train.jsonl"), JobRows(work / "dev.jsonl")
 
 
-class JobRows(Sequence[TrainingRow]):
+class JobRows(Lazy[TrainingRow]):
     """The rows of a file of a job; in memory is where each begins, and what was asked for.
 
     Every row is looked at once, when this is made. Raises DataError where one is broken.
@@ -216,15 +216,10 @@ class JobRows(Sequence[TrainingRow]):
                 if line.strip():
                     yield TrainingRow.from_json(json.loads(line))
 
-    @overload
-    def __getitem__(self, at: int) -> TrainingRow: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[TrainingRow]: ...
-    def __getitem__(self, at: int | slice) -> TrainingRow | list[TrainingRow]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
+    def at(self, index: int) -> TrainingRow:
+        """One row, read from its place in the file."""
         with self._path.open("rb") as file:
-            file.seek(self._starts[at])
+            file.seek(self._starts[index])
             return TrainingRow.from_json(json.loads(file.readline()))
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunelm.training.batches import lengths_of
 from tunelm.training.rows import EncodedRow
+from tunelm.types import Lazy
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PackedRow:
         return tuple(row.length for row in self.rows)
 
 
-class PackedRows(Sequence[PackedRow]):
+class PackedRows(Lazy[PackedRow]):
     """Packed rows as numbers of the rows they are made of; each is made when it is asked for."""
 
     def __init__(self, rows: Sequence[EncodedRow], bins: Sequence[Sequence[int]]) -> None:
@@ -74,14 +74,9 @@ class PackedRows(Sequence[PackedRow]):
     def __len__(self) -> int:
         return len(self._bins)
 
-    @overload
-    def __getitem__(self, at: int) -> PackedRow: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[PackedRow]: ...
-    def __getitem__(self, at: int | slice) -> PackedRow | list[PackedRow]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        return PackedRow(tuple(self._rows[i] for i in self._bins[at]))
+    def at(self, index: int) -> PackedRow:
+        """The texts of one row."""
+        return PackedRow(tuple(self._rows[i] for i in self._bins[index]))
 
     @property
     def most_crowded(self) -> PackedRow:

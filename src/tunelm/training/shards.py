@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tunelm.errors import TrainingError
 from tunelm.rundir import read_json, write_json
 from tunelm.training.rows import RULES, EncodedRow
-from tunelm.types import content_hash
+from tunelm.types import Lazy, content_hash
 
 ABOUT = "about.json"
 _FILES = {"tokens": None, "ends": "<i8", "prompts": "<i4", "gaps": "<i4", "gap_ends": "<i8",
@@ -32,7 +32,7 @@ _FILES = {"tokens": None, "ends": "<i8", "prompts": "<i4", "gaps": "<i4", "gap_e
 _BLOCK = 4096
 
 
-class EncodedShards(Sequence[EncodedRow]):
+class EncodedShards(Lazy[EncodedRow]):
     """The encoded rows in a folder; a row is made when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,16 +49,11 @@ class EncodedShards(Sequence[EncodedRow]):
     def __len__(self) -> int:
         return int(self._arrays["ends"].size)
 
-    @overload
-    def __getitem__(self, at: int) -> EncodedRow: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[EncodedRow]: ...
-    def __getitem__(self, at: int | slice) -> EncodedRow | list[EncodedRow]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        if not -len(self) <= at < len(self):
-            raise IndexError(at)
-        at %= len(self)
+    def at(self, index: int) -> EncodedRow:
+        """One row, out of the mapped files."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        at = index % len(self)
         arrays = self._arrays
         ids = arrays["tokens"][int(self._starts[at]) : int(arrays["ends"][at])]
         start = int(arrays["gap_ends"][at - 1]) if at else 0
