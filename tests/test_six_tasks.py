@@ -80,6 +80,9 @@ def test_a_task_is_planned_compared_and_its_costs_are_reckoned(
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert {r["name"] for r in report["routes"] if r["status"] == "done"} == set(SIX[name])
     assert report["task"]["primary_metric"] == config.compare.primary_metric
+    baseline = next(r["measured"] for r in report["routes"] if r["name"] == "baseline")
+    streamed = name != "headlines"  # whose labels are scored, so that the answer is one piece
+    assert (baseline["tokens_per_second"]["value"] is not None) == streamed
     assert "costs least" in said
     costs = json.loads((out / "cost.json").read_text(encoding="utf-8"))
     for route in costs["routes"]:

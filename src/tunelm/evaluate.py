@@ -114,7 +114,8 @@ def time_answers(
 ) -> tuple[dict[str, Estimate], Usage]:
     """Medians over a few dev rows asked one at a time, the first not counted; the tokens used.
 
-    Time to the first piece of text, seconds an answer, and tokens a second after the first.
+    Time to the first piece of text, seconds an answer, and tokens a second after the first, which
+    is unknown of a model that gives its answers in one piece, as one that scores labels does.
     A row that fails is passed over: it fails again, and is counted, where rows are answered.
     """
     unit = f"measured: median of {TIMED_ROWS} single requests"
@@ -125,11 +126,12 @@ def time_answers(
     for example in examples[: TIMED_ROWS + 1]:
         began = time.perf_counter()
         first: float | None = None
-        usage = Usage()
+        pieces, usage = 0, Usage()
         try:
             for delta in model.stream(Request(example.messages, max_tokens=max_tokens)):
-                if first is None and delta.text:
-                    first = time.perf_counter() - began
+                if delta.text:
+                    first = first or time.perf_counter() - began
+                    pieces += 1
                 usage = delta.usage or usage
         except ModelError:
             used += usage
@@ -140,18 +142,18 @@ def time_answers(
         if first is not None:
             firsts.append(first)
         wholes.append(whole)
-        if first is not None and tokens and tokens > 1 and whole > first:
+        if first is not None and tokens and tokens > 1 and pieces > 1:
             speeds.append((tokens - 1) / (whole - first))
 
-    def median(values: list[float], name: str) -> Estimate:
+    def median(values: list[float], name: str, few: str = "too few dev rows") -> Estimate:
         counted = values[1:]
         if not counted:
-            return Estimate(None, name, "unknown: too few dev rows")
+            return Estimate(None, name, f"unknown: {few}")
         return Estimate(statistics.median(counted), name, unit, min(counted), max(counted))
 
     medians = {
         "time_to_first_token": median(firsts, "s"),
         "seconds_per_answer": median(wholes, "s"),
-        "tokens_per_second": median(speeds, "tokens/s"),
+        "tokens_per_second": median(speeds, "tokens/s", "answers of one piece, or too few"),
     }
     return medians, used
