@@ -6,7 +6,6 @@ And what the tests of it share: jobs submitted through the command line, and wai
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from click.testing import CliRunner, Result
 
 from tunelm.cli import cli
 from tunelm.cluster.jobs import job_of
+from tunelm.lifeline import end_with_parent
 
 LONGEST_S = 400
 UNPACKED = Path(__file__).parents[1] / "build" / "slurm"
@@ -186,8 +186,7 @@ def _as_daemon() -> None:
     And it does not outlive its parent, however that ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    end_with_parent()
 
 
 def bring_up(folder: Path) -> Cluster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from tunelm.types import Example, Message
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if os.name == "posix":
+    # what a shell runs in the background ignores Ctrl-C, and hands that on to what it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

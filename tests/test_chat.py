@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -680,8 +679,6 @@ class Screen:
         command = [sys.executable, "-m", "tunelm", "chat", *map(str, args)]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:  # pragma: no cover
-            # tests that were started in the background are deaf to Ctrl-C, and so would this be
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvpe(command[0], command, {**os.environ, "TERM": "xterm", **env})
         self.seen = ""
 

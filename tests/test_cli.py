@@ -124,8 +124,6 @@ def test_ctrl_c_stops_cleanly_says_how_to_resume_and_leaves_no_child(
         [sys.executable, "-m", "tunelm", "adapt", "local", str(file), "--out", str(out)],
         stderr=subprocess.PIPE,
         text=True,
-        # a shell's background jobs, and what they start, ignore Ctrl-C: this one must not
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(out.rglob("heartbeat")) and time.monotonic() < deadline:

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -336,9 +335,7 @@ def started(*options: str, env: dict[str, str] | None = None) -> tuple[subproces
     """A server process that is ready, and its ready line."""
     command = [sys.executable, "-m", "tunelm", "serve", *options, "--port", "0", "--no-train"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # Ctrl-C is ignored by what a shell runs in the background, tests too, and that is inherited
-    awake = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(command, **pipes, env=env, preexec_fn=awake)
+    process = subprocess.Popen(command, **pipes, env=env)
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
