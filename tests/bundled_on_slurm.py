@@ -29,6 +29,8 @@ FREE = frozenset(
     ("created", "latency", "measured", "memory", "seconds", "forecast_errors", "attempts")
 )
 """Keys of a report below which two runs of one task may differ."""
+LIMIT_S = 3600
+"""The job's time limit."""
 MEASURED = re.compile(r"\d[\d.,]* (?:h|min|s|ms|bytes|kB|MB|GB)\b")
 
 
@@ -109,7 +111,7 @@ def submitted(task: str, given: tuple[str, ...], run: Path, folder: Path) -> Non
             "--cpus",
             slurm.cores(),
             "--time",
-            "60",
+            f"{LIMIT_S // 60}",
             *given,
         )
         done = slurm.tunelm("submit", task, *asked)
@@ -117,10 +119,10 @@ def submitted(task: str, given: tuple[str, ...], run: Path, folder: Path) -> Non
         if done.exit_code:
             sys.exit(1)
         number = job_of(run).id
-        slurm.wait_for_training(run)
+        slurm.wait_for_training(run, seconds=LIMIT_S)
         cluster.preempt(folder)
         cluster.now(number)
-        job = slurm.wait_for(run, "COMPLETED")
+        job = slurm.wait_for(run, "COMPLETED", seconds=LIMIT_S)
         print(f"job {job.id}: {job.said}, preempted {job.state.restarts} time(s) in training")
     finally:
         cluster.stop()

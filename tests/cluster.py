@@ -224,7 +224,7 @@ def submit(task: Path, run: Path, *more: object) -> str:
     return job_of(run).id
 
 
-def wait_for(run: Path, *states: str) -> Any:
+def wait_for(run: Path, *states: str, seconds: float = LONGEST_S) -> Any:
     """A run's last job once it is in one of these states."""
 
     def reached() -> Any:
@@ -234,12 +234,14 @@ def wait_for(run: Path, *states: str) -> Any:
             raise AssertionError(f"{job.said}\n{_log(run)}")
         return job if state in states else None
 
-    return until(reached, lambda: f"{job_of(run).states}\n{_log(run)}")
+    return until(reached, lambda: f"{job_of(run).states}\n{_log(run)}", seconds)
 
 
-def until(found: Callable[[], Any], told: Callable[[], str] = str) -> Any:
+def until(
+    found: Callable[[], Any], told: Callable[[], str] = str, seconds: float = LONGEST_S
+) -> Any:
     """What `found` gives once that is something."""
-    end = time.monotonic() + LONGEST_S
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := found():
             return value
@@ -247,12 +249,15 @@ def until(found: Callable[[], Any], told: Callable[[], str] = str) -> Any:
     raise AssertionError(told())
 
 
-def wait_for_training(run: Path, folder: str = "routes/local/seed-0") -> None:
+def wait_for_training(
+    run: Path, folder: str = "routes/local/seed-0", seconds: float = LONGEST_S
+) -> None:
     """Until a few steps are done."""
     events = run / folder / "training" / "events.jsonl"
     until(
         lambda: events.is_file() and events.read_text("utf-8").count('"step"') >= 3,
         lambda: _log(run),
+        seconds,
     )
 
 
