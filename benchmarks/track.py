@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def main() -> None:
 
 def carry_out(place: Path, run: Path, rng: random.Random) -> None:
     """Plan a comparison of one local route drawn by `rng`, then make it."""
+    for begun in (place, run):  # by an earlier call that did not end
+        shutil.rmtree(begun, ignore_errors=True)
     place.mkdir(parents=True)
     rows = BUNDLED.read_text(encoding="utf-8").splitlines()
     rng.shuffle(rows)

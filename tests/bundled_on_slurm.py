@@ -86,7 +86,7 @@ def compare(here: Path, there: Path) -> bool:
         alike = sum(a == b for a, b in pairs)
         keys = weights(here, name), weights(there, name)
         adapter = "none" if not keys[0] else "same bytes" if keys[0] == keys[1] else "OTHER"
-        values = [r["scores"]["test"][metric] for r in (mine, theirs)]
+        values = [r["scores"][metric] for r in (mine, theirs)]
         shown = " | ".join(f"{value['value']:.6f}" for value in values)
         print(f"| {name} | {shown} | {values[0]['n']} | {alike} of {len(pairs)} | {adapter} |")
         same = same and alike == len(pairs) and keys[0] == keys[1] and values[0] == values[1]
