@@ -311,7 +311,7 @@ def flops(shape: Shape, job: TrainingJob, work: Path) -> float:
     from tunelm.training.worker import encode
 
     base = Base(load_shapes(resolve_base(job.model), None), load_tokenizer(job.model), "meta")
-    rows = encode(job, base, read_job(work)[1][:64])
+    rows = list(encode(job, base, read_job(work)[1][:64]))
     tokens = sum(row.length for row in rows)
     supervised = sum(len(row.supervised) for row in rows) / tokens
     seen = sum(row.length * (row.length + 1) / 2 for row in rows) / tokens

@@ -58,14 +58,8 @@ def test_the_dry_run_counts_the_bytes_that_a_real_step_holds(
     job = job_in(tmp_path / "work", tiny_model, settings)
     found = dry_run(tmp_path / "work")
     base = load_base(job.model)
-    rows = encode(
-        job,
-        base,
-        [
-            TrainingRow.from_json(json.loads(line))
-            for line in (tmp_path / "work/train.jsonl").read_text().splitlines()
-        ],
-    )
+    lines = (tmp_path / "work/train.jsonl").read_text().splitlines()
+    rows = list(encode(job, base, [TrainingRow.from_json(json.loads(line)) for line in lines]))
     model = make_trainable(base.model, settings, 0)
     live = LiveBytes()
     live.count([*model.parameters(), *model.buffers()])

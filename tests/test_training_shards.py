@@ -47,6 +47,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path, most: int):
     assert kept[-1] == rows[-1]
     assert kept[3:5] == rows[3:5]
     assert kept.lengths.tolist() == [row.length for row in rows]
+    assert kept.supervised.tolist() == [len(row.supervised) for row in rows]
     assert [kept.name(at) for at in (0, 4999)] == [rows[0].id, rows[-1].id]
     width = 2 if most < 1 << 16 else 4
     size = (kept.folder / "tokens.bin").stat().st_size
@@ -127,6 +128,8 @@ def test_packed_rows_are_the_same_from_disk_and_from_memory(tmp_path: Path):
     one, other = pack(rows, 200), pack(kept, 200)
     assert list(one) == list(other)
     assert one.lengths.tolist() == [row.length for row in other]
+    assert one.supervised.tolist() == [len(row.supervised) for row in other]
+    assert other.supervised.tolist() == one.supervised.tolist()
     assert len(one.most_crowded.rows) == max(len(row.rows) for row in other)
 
 
@@ -182,7 +185,7 @@ def test_training_from_disk_has_the_same_losses_byte_for_byte(tmp_path: Path, mo
     monkeypatch.setattr(
         worker,
         "kept",
-        lambda work, job, base, rows, identity: worker.encode(job, base, rows),
+        lambda work, job, base, rows, identity: list(worker.encode(job, base, rows)),
     )
     assert losses("memory") == from_disk
     assert not (tmp_path / "memory" / "encoded").exists()

@@ -178,7 +178,7 @@ class LocalRoute:
         require_torch()
         from tunelm.models.identity import tokenizer_identity
         from tunelm.training.adapter import load_shapes, make_trainable, trainable
-        from tunelm.training.batches import epoch_batches, steps_by_epoch
+        from tunelm.training.batches import all_epochs, steps_by_epoch
         from tunelm.training.packing import pack
         from tunelm.training.worker import kept, most_tokens
 
@@ -194,8 +194,8 @@ class LocalRoute:
         steps = steps_by_epoch(lengths, self.settings, job.seed)
         tokens = sum(
             int(lengths[batch].sum())
-            for epoch, count in enumerate(steps)
-            for batch in epoch_batches(lengths, self.settings, job.seed, epoch)[:count]
+            for batches in all_epochs(lengths, self.settings, job.seed)
+            for batch in batches
         )
         parameters = trainable(make_trainable(shapes, self.settings, job.seed))
         counted = {

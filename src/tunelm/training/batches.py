@@ -9,7 +9,7 @@ arrays of numbers, 16 bytes a row, however many rows there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -55,6 +55,12 @@ def lengths_of(rows: Iterable[Any]) -> NDArray[np.int64]:
     """The length of each row, known or looked up one by one."""
     known = getattr(rows, "lengths", None)
     return np.array([row.length for row in rows], np.int64) if known is None else known
+
+
+def supervised_of(rows: Iterable[Any]) -> NDArray[np.int64]:
+    """The tokens of each row that carry loss, known or counted one by one."""
+    known = getattr(rows, "supervised", None)
+    return np.array([len(row.supervised) for row in rows], np.int64) if known is None else known
 
 
 def epoch_batches(lengths: Lengths, settings: LocalSettings, seed: int, epoch: int) -> Batches:
@@ -117,6 +123,17 @@ def fill(rows: Sequence[int], lengths: Lengths, tokens: int) -> list[list[int]]:
     return batches
 
 
+def micro_batches(batch: Iterable[int], lengths: Lengths, tokens: int) -> list[list[int]]:
+    """The pieces that a batch of row numbers is computed in: rows of like length together."""
+    return fill(sorted(batch, key=lambda row: lengths[row]), lengths, tokens)
+
+
+def all_epochs(lengths: Lengths, settings: LocalSettings, seed: int) -> Iterator[Batches]:
+    """The batches of each epoch of a run, the last of which may be a part of one."""
+    for epoch, count in enumerate(steps_by_epoch(lengths, settings, seed)):
+        yield epoch_batches(lengths, settings, seed, epoch)[:count]
+
+
 def steps_by_epoch(lengths: Lengths, settings: LocalSettings, seed: int) -> list[int]:
     """Steps of each epoch, the last of which may be a part of one.
 
@@ -139,10 +156,9 @@ def heaviest(lengths: Lengths, settings: LocalSettings, seed: int, micro_tokens:
     """The rows of the micro batch with the most padded tokens of a whole run, as indices."""
     best: list[int] = []
     most = 0
-    for epoch, count in enumerate(steps_by_epoch(lengths, settings, seed)):
-        for batch in epoch_batches(lengths, settings, seed, epoch)[:count]:
-            ordered = sorted(batch, key=lambda i: lengths[i])
-            for piece in fill(ordered, lengths, micro_tokens):
+    for batches in all_epochs(lengths, settings, seed):
+        for batch in batches:
+            for piece in micro_batches(batch, lengths, micro_tokens):
                 tokens = len(piece) * max(int(lengths[i]) for i in piece)
                 if tokens > most:
                     best, most = piece, tokens

@@ -21,7 +21,7 @@ from tunelm.errors import ConfigError, ModelError, PrerequisiteError, TrainingEr
 from tunelm.models import quantized
 from tunelm.models.loading import choose_device, explained_dtype
 from tunelm.route_settings import LocalSettings
-from tunelm.training.batches import epoch_batches, heaviest, steps_by_epoch
+from tunelm.training.batches import epoch_batches, heaviest, lengths_of, steps_by_epoch
 from tunelm.training.job import TrainingJob
 from tunelm.training.steps import Stepper, TrainRow, base_of
 
@@ -107,7 +107,7 @@ def rehearse(
     asked = settings.attention == FLASH or settings.compile == "on"
     if found["device"].value != "cuda" and not asked:
         return found
-    lengths = [row.length for row in rows]
+    lengths: list[int] = lengths_of(rows).tolist()
     batch = [rows[i] for i in heaviest(lengths, settings, job.seed, job.micro_tokens)]
     trial = _Trial(stepper, batch)
     with _undisturbed(stepper.model):

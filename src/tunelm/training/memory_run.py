@@ -15,13 +15,14 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tunelm.errors import TrainingError, TunelmError
 from tunelm.models import quantized
+from tunelm.models.identity import tokenizer_identity
 from tunelm.models.loading import (
     Base,
     choose_device,
@@ -38,12 +39,12 @@ from tunelm.training.adapter import (
     prove_learning,
     trainable,
 )
-from tunelm.training.batches import epoch_batches, fill, lengths_of, steps_by_epoch
+from tunelm.training.batches import all_epochs, lengths_of, micro_batches, supervised_of
 from tunelm.training.job import TrainingJob, read_job
 from tunelm.training.live import LiveBytes
 from tunelm.training.memory import DRY_RUN
 from tunelm.training.steps import Stepper, TrainRow, base_of
-from tunelm.training.worker import encode, most_tokens, packed
+from tunelm.training.worker import kept, most_tokens, packed
 
 
 class Point(NamedTuple):
@@ -90,7 +91,8 @@ def dry_run(work: Path) -> dict[str, Any]:
     shapes: Any = load_shapes(resolve_base(job.model), job.model.revision)
     shapes.to(dtype)
     base = Base(shapes, tokenizer, device)
-    rows, dev_rows = encode(job, base, train), encode(job, base, dev)
+    identity = tokenizer_identity(resolve_base(job.model), job.model.revision)
+    rows, dev_rows = (kept(work, job, base, part, identity) for part in (train, dev))
     if not rows:
         raise TrainingError("there are no rows to train on.")
     found: dict[str, Any] = {"device": device, "dtype": str(dtype).removeprefix("torch.")}
@@ -206,47 +208,60 @@ def _train(
 
 def _steps(rows: Sequence[TrainRow], job: TrainingJob) -> list[list[TrainRow]]:
     """Batches to make a step with: a small one, then those with the heaviest micro batches."""
-    lengths = lengths_of(rows)
-    counts = steps_by_epoch(lengths, job.settings, job.seed)
-    batches = [
-        [rows[i] for i in batch]
-        for epoch, count in enumerate(counts)
-        for batch in epoch_batches(lengths, job.settings, job.seed, epoch)[:count]
-    ]
-    by_piece = [(max(_tokens(p) for p in _pieces(b, job)), i) for i, b in enumerate(batches)]
-    small = batches[min(by_piece)[1]]
-    if min(by_piece)[0] > 0.7 * max(by_piece)[0]:  # two points of a line must stand apart
+    lengths, supervised = lengths_of(rows), supervised_of(rows)
+    small: list[_Sized] = []
+    heavy: list[list[_Sized]] = []
+    least = most = 0
+    for batches in all_epochs(lengths, job.settings, job.seed):
+        for numbers in batches:
+            batch = [_Sized(i, int(lengths[i]), range(supervised[i])) for i in numbers]
+            pieces = _pieces(batch, job)
+            size = max(map(_tokens, pieces))
+            if not small or size < least:
+                small, least = batch, size
+            most = max(most, size)
+            heavy = _heaviest([*heavy, *_joined(pieces)])
+    if least > 0.7 * most:  # two points of a line must stand apart
         small = sorted(small, key=lambda row: row.length)[: max(1, len(small) // 2)]
-    heavy = _heaviest([piece for batch in batches for piece in _joined(_pieces(batch, job))])
-    return [small, *heavy]
+    return [[rows[row.at] for row in batch] for batch in (small, *heavy)]
 
 
-def _pieces(rows: Sequence[TrainRow], job: TrainingJob) -> list[list[TrainRow]]:
+class _Sized(NamedTuple):
+    """What of a row is needed to weigh it: there may be too many to hold them."""
+
+    at: int
+    length: int
+    supervised: Sequence[int]
+
+
+_Row = TypeVar("_Row", bound=TrainRow | _Sized)
+
+
+def _pieces(rows: Sequence[_Row], job: TrainingJob) -> list[list[_Row]]:
     """The micro batches that a `Stepper` computes these rows in."""
-    ordered = sorted(rows, key=lambda row: row.length)
-    lengths = [row.length for row in ordered]
-    found = fill(range(len(ordered)), lengths, job.micro_tokens)
-    return [[ordered[i] for i in piece] for piece in found]
+    lengths = [row.length for row in rows]
+    found = micro_batches(range(len(rows)), lengths, job.micro_tokens)
+    return [[rows[i] for i in piece] for piece in found]
 
 
-def _joined(pieces: list[list[TrainRow]]) -> list[list[TrainRow]]:
+def _joined(pieces: list[list[_Row]]) -> list[list[_Row]]:
     """Neighbouring micro batches of one batch: the logits of one live on into the next."""
     if len(pieces) == 1:
         return pieces
     return [[*a, *b] for a, b in itertools.pairwise(pieces)]
 
 
-def _heaviest(batches: Sequence[list[TrainRow]]) -> list[list[TrainRow]]:
+def _heaviest(batches: Sequence[list[_Row]]) -> list[list[_Row]]:
     """The batch with the most tokens, and the one with the most supervised tokens."""
     chosen = [max(batches, key=_tokens), max(batches, key=_supervised)]
     return chosen[:1] if chosen[0] is chosen[1] else chosen
 
 
-def _tokens(rows: Sequence[TrainRow]) -> int:
+def _tokens(rows: Sequence[TrainRow | _Sized]) -> int:
     return len(rows) * max(row.length for row in rows)
 
 
-def _supervised(rows: Sequence[TrainRow]) -> int:
+def _supervised(rows: Sequence[TrainRow | _Sized]) -> int:
     return sum(len(row.supervised) for row in rows)
 
 

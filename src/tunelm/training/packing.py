@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tunelm.training.batches import lengths_of
+from tunelm.training.batches import lengths_of, supervised_of
 from tunelm.training.rows import EncodedRow
 from tunelm.types import Lazy
 
@@ -70,6 +70,12 @@ class PackedRows(Lazy[PackedRow]):
         self.lengths: NDArray[np.int64] = np.array(
             [sum(int(lengths[i]) for i in own) for own in bins], np.int64
         )
+
+    @cached_property
+    def supervised(self) -> NDArray[np.int64]:
+        """Of each packed row, the tokens that carry loss."""
+        counts = supervised_of(self._rows)
+        return np.array([counts[list(own)].sum() for own in self._bins], np.int64)
 
     def __len__(self) -> int:
         return len(self._bins)

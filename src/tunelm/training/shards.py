@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,15 @@ class EncodedShards(Lazy[EncodedRow]):
             int(arrays["prompts"][at]),
             tuple((a, b) for a, b in gaps.tolist()),
         )
+
+    @cached_property
+    def supervised(self) -> NDArray[np.int64]:
+        """Of each row, the tokens that carry loss."""
+        pairs = np.asarray(self._arrays["gaps"], np.int64).reshape(-1, 2)
+        silent = np.concatenate([[0], np.cumsum(pairs[:, 1] - pairs[:, 0])])
+        ends = np.asarray(self._arrays["gap_ends"]) // 2
+        starts = _starts(ends)
+        return self.lengths + 1 - self._arrays["prompts"] - (silent[ends] - silent[starts])
 
     def name(self, at: int) -> str:
         """The id of a row."""

@@ -286,11 +286,20 @@ class Stepper:
 
     def padded_tokens(self, rows: Sequence[TrainRow]) -> int:
         """Tokens that `backward` really computes for these rows, padding included."""
-        return sum(
-            len(piece) * max(row.length for row in piece)
-            for share in self._shares(rows)
-            for piece in self._split(share)
-        )
+        return self.padded([row.length for row in rows])
+
+    def padded(self, lengths: Sequence[int]) -> int:
+        """`padded_tokens` of rows that are known by their lengths alone."""
+        if self._ragged():
+            return sum(lengths)
+        ordered = sorted(lengths)
+        shares = [ordered] if self.ranks.count == 1 else self.ranks.shares(ordered)
+        pieces = [
+            len(piece) * share[piece[-1]]
+            for share in shares
+            for piece in fill(range(len(share)), share, self.micro_tokens)
+        ]
+        return sum(pieces)
 
     @contextmanager
     def _precision(self) -> Generator[None]:

@@ -21,7 +21,7 @@ import torch
 
 from tunelm.errors import ModelError, TrainingError, TunelmError
 from tunelm.models import quantized
-from tunelm.models.identity import base_identity
+from tunelm.models.identity import base_identity, tokenizer_identity
 from tunelm.models.loading import (
     Base,
     choose_device,
@@ -40,11 +40,11 @@ from tunelm.training.adapter import (
     save_trained,
     trainable,
 )
-from tunelm.training.batches import epoch_batches, lengths_of, steps_by_epoch
+from tunelm.training.batches import all_epochs, epoch_batches, lengths_of
 from tunelm.training.job import TrainingJob, read_job
 from tunelm.training.steps import Stepper, TrainRow
 from tunelm.training.timing import TIMING
-from tunelm.training.worker import encode, give_back_at_once, most_tokens, packed
+from tunelm.training.worker import give_back_at_once, kept, most_tokens, packed
 
 WARM_UP, REPEATS = 2, 4
 """Steps that are not timed, and times that each of the two batches is."""
@@ -89,8 +89,9 @@ def time_steps(work: Path) -> dict[str, Any]:
     give_back_at_once()
     job, train, dev = read_job(work)
     base, is_random = _load(job)
-    identity = {} if is_random else base_identity(resolve_base(job.model), job.model.revision)
-    encoded, dev_rows = encode(job, base, train), encode(job, base, dev)
+    identify = tokenizer_identity if is_random else base_identity
+    identity = identify(resolve_base(job.model), job.model.revision)
+    encoded, dev_rows = (kept(work, job, base, part, identity) for part in (train, dev))
     if not encoded:
         raise TrainingError("there are no rows to train on.")
     half = base.model.dtype.itemsize < 4
@@ -104,9 +105,12 @@ def time_steps(work: Path) -> dict[str, Any]:
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     start = Clocks(time.time() - psutil.Process().create_time(), time.process_time())
-    epochs = _batches(rows, job)
-    flat = [batch for epoch in epochs for batch in epoch]
-    points = _timed_steps(stepper, optimizer, job, _light_and_heavy(flat, stepper))
+    lengths = lengths_of(rows)
+    epochs = [
+        [stepper.padded(lengths[batch].tolist()) for batch in batches]
+        for batches in all_epochs(lengths, job.settings, job.seed)
+    ]
+    points = _timed_steps(stepper, optimizer, job, _light_and_heavy(rows, epochs, job))
     scrap = work / "timing"
     state = checkpoints.State()
     saving = _seconds(lambda: checkpoints.save(scrap, state, model, optimizer))
@@ -120,7 +124,7 @@ def time_steps(work: Path) -> dict[str, Any]:
     }
     return {
         **{clock: _by(clock, parts, points) for clock in Clocks._fields},
-        "epochs": [[stepper.padded_tokens(batch) for batch in epoch] for epoch in epochs],
+        "epochs": epochs,
         "random": is_random,
         "device": base.device,
         "threads": torch.get_num_threads(),
@@ -157,23 +161,19 @@ def _load(job: TrainingJob) -> tuple[Base, bool]:
         return Base(model, load_tokenizer(job.model), device), True
 
 
-def _batches(rows: Sequence[TrainRow], job: TrainingJob) -> list[list[list[TrainRow]]]:
-    """The batches of each epoch, as the loop will have them."""
-    lengths = lengths_of(rows)
-    counts = steps_by_epoch(lengths, job.settings, job.seed)
-    return [
-        [[rows[i] for i in b] for b in epoch_batches(lengths, job.settings, job.seed, e)[:count]]
-        for e, count in enumerate(counts)
-    ]
-
-
 def _light_and_heavy(
-    batches: Sequence[list[TrainRow]], stepper: Stepper
+    rows: Sequence[TrainRow], epochs: Sequence[Sequence[int]], job: TrainingJob
 ) -> list[tuple[int, list[TrainRow]]]:
-    """Two batches with their padded tokens: a tenth of all have less, or more."""
-    ordered = sorted(batches, key=stepper.padded_tokens)
-    chosen = [ordered[len(ordered) // 10], ordered[(len(ordered) - 1) * 9 // 10]]
-    return [(stepper.padded_tokens(batch), batch) for batch in chosen]
+    """Two batches with their padded tokens, of those of each epoch: a tenth have less, or more."""
+    ordered = sorted(
+        (tokens, epoch, at) for epoch, own in enumerate(epochs) for at, tokens in enumerate(own)
+    )
+    found: list[tuple[int, list[TrainRow]]] = []
+    for place in (len(ordered) // 10, (len(ordered) - 1) * 9 // 10):
+        tokens, epoch, at = ordered[place]
+        batch = epoch_batches(lengths_of(rows), job.settings, job.seed, epoch)[at]
+        found.append((tokens, [rows[i] for i in batch]))
+    return found
 
 
 def _timed_steps(
@@ -213,7 +213,7 @@ def _evaluation(stepper: Stepper, dev: Sequence[TrainRow]) -> Clocks:
         return Clocks(0, 0)
     some = dev[:EVALUATED]
     taken = _seconds(lambda: stepper.evaluate(some))
-    share = stepper.padded_tokens(dev) / stepper.padded_tokens(some)
+    share = stepper.padded(lengths_of(dev).tolist()) / stepper.padded_tokens(some)
     return Clocks(taken.wall * share, taken.cpu * share)
 
 

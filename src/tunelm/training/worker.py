@@ -221,12 +221,8 @@ def _save(
     replace_folder(part, folder)
 
 
-def encode(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> list[EncodedRow]:
+def encode(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> Iterator[EncodedRow]:
     """Rows as tokens, by the base's tokenizer. Raises DataError as `training.rows` does."""
-    return list(_encoded(job, base, rows))
-
-
-def _encoded(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> Iterator[EncodedRow]:
     limit = most_tokens(job, base.model)
     if job.text:
         return stream_texts(rows, base.tokenizer, limit)
@@ -247,7 +243,7 @@ def kept(
     """
     stops = () if job.text else end_tokens(base.model, base.tokenizer)
     key = encoding_key(identity, stops, most_tokens(job, base.model), job.text, rows_hash(rows))
-    return stored(work / ENCODED, key, lambda: _encoded(job, base, rows))
+    return stored(work / ENCODED, key, lambda: encode(job, base, rows))
 
 
 def packed(
