@@ -417,7 +417,7 @@ def test_the_benchmarks_count_of_operations_is_what_pytorch_counts(tmp_path: Pat
     texts = gpu.make_rows(gpu.TINY_SIZE, chats=False)[:4]
     write_job(tmp_path / "work", job, texts, [])
     base = load_base(model)
-    rows = worker.encode(job, base, texts)
+    rows = list(worker.encode(job, base, texts))
     one = Stepper(make_trainable(base.model, job.settings, 0), 0, 10_000, False)
     with FlopCounterMode(display=False) as counter:
         for row in rows:  # one by one: without padding
