@@ -744,6 +744,21 @@ process.train(Path({str(work)!r}))
     assert not (work / "result.json").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_signals_on_top_of_each_other_end_a_training(tiny, tmp_path):
+    """A cluster, the parent and the system may all send one, while the first is being handled."""
+    work = prepared(tmp_path, job_for(tiny, epochs=100_000, stop_on="none"))
+    child = start_training(work)
+    try:
+        wait_for_checkpoint(child, work)
+        for _ in range(2000):
+            child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 130
+    finally:
+        child.kill()
+    assert not (work / "result.json").exists()
+
+
 # --- the identity of a base ---------------------------------------------------------------
 
 

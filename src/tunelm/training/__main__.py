@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from tunelm import room
-from tunelm.errors import TrainingError, TunelmError
+from tunelm.errors import StoppedError, TrainingError, TunelmError
 from tunelm.lifeline import Parent, end_with_parent
 from tunelm.training.process import FAILURE
 
@@ -25,6 +25,25 @@ BEAT_S = 2.0
 _GONE_S = 30.0
 _WAIT_S = _GONE_S + 10
 """Longer than a process lives whose parent is gone."""
+
+
+class Stop:
+    """Whether training is to end after its current step.
+
+    A bare flag, because signals come in numbers (the system's, the parent's, a cluster's) and one
+    interrupts the handler of another: the lock of a threading.Event would wait for itself, forever.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def ask(self, *_: object) -> None:
+        """Fit to be a signal's handler."""
+        self._asked = True
+
+    def is_asked(self) -> bool:
+        """For whoever trains, before each step."""
+        return self._asked
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,20 +63,20 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.nice and hasattr(os, "nice"):
         os.nice(given.nice)  # before there are other threads, which inherit it
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGINT, stop.ask)
     try:
         if not given.work.is_dir():
             raise TrainingError(f"{given.work}: no such folder.")
         if given.parent is not None:
             _die_with(given.parent, stop)
         if os.environ.get("RANK", "0") == "0":
-            _take_over(given.work)
+            _take_over(given.work, stop)
             _start_heartbeat(given.work)
         from tunelm.training.worker import load_scorer, run
 
-        run(given.work, load_scorer(given.scorer) if given.scorer else None, stop.is_set)
+        run(given.work, load_scorer(given.scorer) if given.scorer else None, stop.is_asked)
     except TunelmError as error:
         return _failed(given.work, error.exit_code, str(error), foreseen=True)
     except Exception as error:
@@ -78,7 +97,7 @@ def _failed(work: Path, code: int, reason: str, *, foreseen: bool) -> int:
     return code
 
 
-def _die_with(parent: int, stop: threading.Event) -> None:
+def _die_with(parent: int, stop: Stop) -> None:
     """Stop after the current step, with a checkpoint, once the parent is gone."""
     end_with_parent()
     process = Parent(parent)
@@ -87,18 +106,20 @@ def _die_with(parent: int, stop: threading.Event) -> None:
 
     def watch() -> None:
         process.wait(BEAT_S)
-        stop.set()
+        stop.ask()
         time.sleep(_GONE_S)  # for a last checkpoint; a step that takes longer is given up
         os._exit(130)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _take_over(work: Path) -> None:
+def _take_over(work: Path, stop: Stop) -> None:
     """Wait for another process in this folder to end; refuse if it does not."""
     heartbeat = work / "heartbeat"
     until = time.monotonic() + _WAIT_S
     while _alive(heartbeat):
+        if stop.is_asked():
+            raise StoppedError(f"{work}: stopped before it began.")
         if time.monotonic() > until:
             pid, _, host = heartbeat.read_text().partition(" ")
             raise TrainingError(
