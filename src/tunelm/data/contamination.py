@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunelm.data.overlap import Document, find_overlaps
+from tunelm.data.overlap import Comparison, Document, OverlapIndex
 from tunelm.data.split import Split
 from tunelm.types import Example
 
@@ -22,8 +22,17 @@ def contamination(split: Split) -> dict[str, Any]:
         the answer alone; `shared_wording`, pieces left out because many rows hold them; and
         `found`, the first 20 with the piece, those that share of what is asked first.
     """
-    shared = find_overlaps(map(_document, split.test), map(_document, split.train))
-    asked = find_overlaps(map(_asked, split.test), map(_asked, split.train))
+    wholes, questions = OverlapIndex(), OverlapIndex()
+    for example in split.test:
+        whole = _document(example)
+        wholes.add(whole)
+        questions.add(_asked(example, whole))
+    train, train_questions = Comparison(wholes), Comparison(questions)
+    for example in split.train:  # once: there may be millions, on disk
+        whole = _document(example)
+        train.look(whole)
+        train_questions.look(_asked(example, whole))
+    shared, asked = train.found(), train_questions.found()
     of_asked = {row.source for row in asked.rows}
     alone = [row for row in shared.rows if row.source not in of_asked]
     return {
@@ -38,9 +47,8 @@ def contamination(split: Split) -> dict[str, Any]:
     }
 
 
-def _asked(example: Example) -> Document:
-    """What stands before the answer."""
-    whole = _document(example)
+def _asked(example: Example, whole: Document) -> Document:
+    """What stands before the answer, of the whole of it."""
     if not example.messages:  # running text is all there is
         return whole
     return Document(whole.source, (*whole.asked, *whole.texts[2:]), whole.asked)

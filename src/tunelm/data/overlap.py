@@ -141,52 +141,105 @@ class OverlapIndex:
     """Pieces of one file, to compare others with."""
 
     def __init__(self) -> None:
-        self._hashes: list[Any] = []
+        self.hashes: list[Any] = []
+        """Those of the pieces of each text, by the text's number."""
         self._texts: dict[int, int] = {}
         """Hash of a whole text -> its number: equal texts are indexed once."""
-        self._owners: list[list[str]] = []
+        self.owners: list[list[str]] = []
         """The rows in which each text stands, by the text's number."""
-        self._order: dict[str, int] = {}
+        self.order: dict[str, int] = {}
+        """Where each row comes."""
 
     def add(self, doc: Document) -> None:
         """Index one row."""
-        self._order.setdefault(doc.source, len(self._order))
+        self.order.setdefault(doc.source, len(self.order))
         for hashes, _, _ in _pieces(doc):
             key = hash(hashes.tobytes())
-            number = self._texts.setdefault(key, len(self._owners))
-            if number == len(self._owners):
-                self._owners.append([])
-                self._hashes.append(hashes)
-            if doc.source not in self._owners[number][-1:]:
-                self._owners[number].append(doc.source)
+            number = self._texts.setdefault(key, len(self.owners))
+            if number == len(self.owners):
+                self.owners.append([])
+                self.hashes.append(hashes)
+            if doc.source not in self.owners[number][-1:]:
+                self.owners[number].append(doc.source)
 
     def compare(self, theirs: Iterable[Document]) -> Overlaps:
         """See `find_overlaps`."""
+        if not self.hashes:  # nothing to share, so no need to read them
+            return Overlaps()
+        other = Comparison(self)
+        for doc in theirs:
+            other.look(doc)
+        return other.found()
+
+
+class Comparison:
+    """What the rows of another file share with those of an index, which gets no more rows."""
+
+    def __init__(self, index: OverlapIndex) -> None:
         import numpy as np
 
-        if not self._hashes:
-            return Overlaps()
-        sizes = [len(h) for h in self._hashes]
-        numbers = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
-        hashes = np.concatenate(self._hashes)
+        self._index = index
+        sizes = [len(h) for h in index.hashes]
+        hashes: Hashes = np.concatenate([np.zeros(0, np.uint64), *index.hashes])
         order = np.argsort(hashes, kind="stable")
-        known, starts = np.unique(hashes[order], return_index=True)
-        ends = np.append(starts[1:], len(hashes))
-        hits, rows = _collect(known, theirs)
+        self._texts = np.repeat(np.arange(len(sizes)), np.array(sizes, np.int64))[order]
+        """Numbers of the texts that have a piece, piece by piece as in `_known`."""
+        self._known, starts = np.unique(hashes[order], return_index=True)
+        self._bounds = [*starts.tolist(), len(hashes)]
+        """Where the texts of each piece begin; the last ones end."""
+        self._hits: dict[int, _Hit] = {}
+        """Place in `_known` -> where the piece stands in the other file."""
+        self._seen: set[int] = set()
+        """Hashes of the other file's texts that share something."""
+        self._rows = 0
+        """Of the other file."""
+
+    def look(self, doc: Document) -> None:
+        """Note what the next row of the other file shares."""
+        import numpy as np
+
+        self._rows += 1
+        if not len(self._known):
+            return
+        mine: set[int] = set()
+        for hashes, text, spans in _pieces(doc):
+            at = np.minimum(np.searchsorted(self._known, hashes), len(self._known) - 1)
+            positions = np.nonzero(self._known[at] == hashes)[0]
+            if not len(positions):
+                continue
+            key = hash(hashes.tobytes())
+            fresh = key not in self._seen
+            self._seen.add(key)
+            for position in positions.tolist():
+                place = int(at[position])
+                end = spans[min(position + N, len(spans)) - 1][1]
+                hit = self._hits.get(place)
+                if hit is None:
+                    hit = self._hits[place] = _Hit(text[spans[position][0] : end])
+                hit.texts += fresh
+                if place not in mine:
+                    mine.add(place)
+                    hit.rows += 1
+                    if len(hit.places) < _MAX_PLACES:
+                        hit.places.append(doc.source)
+
+    def found(self) -> Overlaps:
+        """The rows of the index that share something."""
+        index = self._index
         result = Overlaps()
         found: dict[str, _Shared] = defaultdict(_Shared)
-        for place, hit in hits.items():
-            here = set(numbers[order[starts[place] : ends[place]]].tolist())
-            sources = {s for number in here for s in self._owners[number]}
-            if _is_common(len(here), len(sources), len(self._order)) and _is_common(
-                hit.texts, hit.rows, rows
+        for place, hit in self._hits.items():
+            here = set(self._texts[self._bounds[place] : self._bounds[place + 1]].tolist())
+            sources = {s for number in here for s in index.owners[number]}
+            if _is_common(len(here), len(sources), len(index.order)) and _is_common(
+                hit.texts, hit.rows, self._rows
             ):
                 result.common += 1
                 result.common_piece = result.common_piece or excerpt(hit.piece, 120)
                 continue
             for source in sources:
                 found[source].add(hit)
-        for source in sorted(found, key=self._order.__getitem__):
+        for source in sorted(found, key=index.order.__getitem__):
             result.rows.append(found[source].overlap(source))
         return result
 
@@ -225,39 +278,6 @@ class _Hit:
     texts: int = 0
     rows: int = 0
     places: list[str] = field(default_factory=list[str])
-
-
-def _collect(known: Hashes, theirs: Iterable[Document]) -> tuple[dict[int, _Hit], int]:
-    """(place in `known` -> where the piece stands in the other file, rows of that file)."""
-    import numpy as np
-
-    hits: dict[int, _Hit] = {}
-    seen: set[int] = set()
-    rows = 0
-    for doc in theirs:
-        rows += 1
-        mine: set[int] = set()
-        for hashes, text, spans in _pieces(doc):
-            at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-            positions = np.nonzero(known[at] == hashes)[0]
-            if not len(positions):
-                continue
-            key = hash(hashes.tobytes())
-            fresh = key not in seen
-            seen.add(key)
-            for position in positions.tolist():
-                place = int(at[position])
-                end = spans[min(position + N, len(spans)) - 1][1]
-                hit = hits.get(place)
-                if hit is None:
-                    hit = hits[place] = _Hit(text[spans[position][0] : end])
-                hit.texts += fresh
-                if place not in mine:
-                    mine.add(place)
-                    hit.rows += 1
-                    if len(hit.places) < _MAX_PLACES:
-                        hit.places.append(doc.source)
-    return hits, rows
 
 
 def _pieces(doc: Document) -> Iterator[tuple[Hashes, str, list[tuple[int, int]]]]:
