@@ -171,6 +171,33 @@ def test_the_sign_flip_test_of_six_groups_by_hand() -> None:
     assert (same.diff, same.p, same.low, same.high, same.agrees) == (0, 1, 0, 0, True)
 
 
+def test_systems_that_never_differ_are_not_certain_to_be_alike() -> None:
+    rows, groups = rows_of(np.zeros(90)), [i // 3 for i in range(90)]
+    exact = scipy_stats.binomtest(0, 30).proportion_ci(method="exact").high
+    found = paired(rows, rows, groups, scale=100.0)
+    assert (found.low, found.diff, found.high) == (
+        pytest.approx(-100 * exact),
+        0,
+        pytest.approx(100 * exact),
+    )
+    assert (found.p, found.agrees) == (1, True)
+    apart = paired(rows_of(np.ones(90)), rows, groups, scale=1.0)
+    assert (apart.low, apart.high) == (pytest.approx(1 - 2 * exact), 1.0)
+
+
+@pytest.mark.parametrize("groups", range(2, 12))
+def test_limits_without_variation_agree_with_the_test(groups: int) -> None:
+    good, poor = rows_of(np.ones(groups)), rows_of(np.zeros(groups))
+    assert paired(good, poor, list(range(groups)), scale=1.0).agrees
+    assert paired(poor, good, list(range(groups)), scale=1.0).agrees
+
+
+def test_a_difference_stays_on_the_scale() -> None:
+    a, b = np.array([1.0] * 11 + [0.0]), np.zeros(12)
+    assert paired(rows_of(a), rows_of(b), list(range(12))).high > 1
+    assert paired(rows_of(a), rows_of(b), list(range(12)), scale=1.0).high == 1
+
+
 def test_ties_count_one_half() -> None:
     """Nine wins and one loss of ten pairs: 22 of 1,024 patterns are at least as extreme.
 

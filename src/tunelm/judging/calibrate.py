@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tunelm.errors import ConfigError
-from tunelm.scoring.statistics import ALPHA
+from tunelm.scoring.statistics import ALPHA, unseen_share
 
 Array = NDArray[np.float64]
 
@@ -263,7 +263,7 @@ def _flat(values: Array) -> bool:
 
 def _unseen(scale: tuple[float, float], groups: int) -> float:
     """How far off a mean may be though all of so many groups agree: the exact limit for 0 of G."""
-    return (scale[1] - scale[0]) * (1 - (ALPHA / 2) ** (1 / groups))
+    return (scale[1] - scale[0]) * unseen_share(groups)
 
 
 def _limited(

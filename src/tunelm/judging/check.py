@@ -110,7 +110,15 @@ def compare(
     """A's agreement less B's on the same rows, by the same figures, groups drawn for both."""
     ours, theirs = (_figures(rows, coding, gold, judged) for judged in (a, b))
     return {
-        name: paired(stats, theirs[name][0], groups, aggregate, seed=seed, resamples=RESAMPLES)
+        name: paired(
+            stats,
+            theirs[name][0],
+            groups,
+            aggregate,
+            seed=seed,
+            resamples=RESAMPLES,
+            scale=1.0 if name in SHARES else None,
+        )
         for name, (stats, groups, aggregate) in ours.items()
         if name in theirs
     }

@@ -168,7 +168,7 @@ def tally(
     count = Counter(o.winner for o in outcomes)
     return PairTally(
         win_rate=_share(scores, groups),
-        test=paired(_stats(scores), _stats(rest), groups),
+        test=paired(_stats(scores), _stats(rest), groups, scale=1.0),
         flips=_share([None if o.flipped is None else float(o.flipped) for o in outcomes], groups),
         first=_share(first, [group for group in groups for _ in (0, 1)]),
         longer=_share([_longer(*one) for one in zip(pairs, outcomes, strict=True)], groups),

@@ -110,7 +110,7 @@ def _held_out(run: Run, a: Answers, b: Answers) -> dict[str, Any]:
     for name in HEADLINE:
         groups = np.array(a.groups(name))[mine].tolist()
         sides = [side.stats[name][:, mine] for side in (a, b)]
-        got = paired(sides[0], sides[1], groups, a.metrics[name].aggregate)
+        got = paired(sides[0], sides[1], groups, a.metrics[name].aggregate, scale=1.0)
         found[name] = paired_fields(got)
     return found
 

@@ -236,7 +236,12 @@ def _pair(a: Answers, b: Answers, name: str, primary: str) -> dict[str, Any]:
     control = a.route.control or b.route.control
     parity = bool(a.route.parity_of or b.route.parity_of)
     found = paired(
-        a.stats[name], b.stats[name], a.groups(name), metric.aggregate, resamples=RESAMPLES
+        a.stats[name],
+        b.stats[name],
+        a.groups(name),
+        metric.aggregate,
+        resamples=RESAMPLES,
+        scale=metric.scale,
     )
     return {
         "a": a.route.name,

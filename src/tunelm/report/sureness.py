@@ -133,7 +133,7 @@ def _with_threshold(run: Run, answers: Answers, groups: Sequence[str]) -> dict[s
     plain = stats(lambda row, at: (row.worth, 1.0))
     cover = interval(stats(lambda row, at: (float(row.kept(at)), 1.0)), groups, scale=1.0)
     risk, utility = interval(stats(of_kept), groups, scale=1.0), interval(held, groups, scale=1.0)
-    gain = paired(held, plain, groups)
+    gain = paired(held, plain, groups, scale=1.0)
     return {
         "route": answers.route.name,
         "threshold": ", ".join(f"{at:.3f}" for at in thresholds),

@@ -104,7 +104,7 @@ def compare_retrievers(
         ]
         for found in (a, b)
     ]
-    return paired(stats[0], stats[1], [row.group for row in rows])
+    return paired(stats[0], stats[1], [row.group for row in rows], scale=1.0)
 
 
 def row_values(

@@ -114,9 +114,7 @@ def interval(
     error = standard_error(system.parts, theta, [system], theta)
     low, high = _limits(system.parts, theta, error, seed, resamples)
     if scale is not None:
-        if low == high and aggregate is ratio:
-            low, high = _limits_without_variation(value, count, scale)
-        low, high = max(low, 0.0), min(high, scale)
+        low, high = _on_scale(value, (low, high), count, aggregate, (0.0, scale))
     return Interval(value, low, high, system.n, count)
 
 
@@ -128,6 +126,7 @@ def paired(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    scale: float | None = None,
 ) -> Paired:
     """Compare two systems on the same rows: A's value less B's, its 95% interval and p.
 
@@ -147,6 +146,9 @@ def paired(
         aggregate: from summed statistics to the value: a metric's `aggregate`.
         seed: of the resampling.
         resamples: number of bootstrap samples, and of random flips.
+        scale: the metric's best value; the interval is then kept between -`scale` and it, and
+            where the systems never differ, or in all groups as much as they can, it gets the
+            limits that `interval` gives a mean without variation.
 
     Raises:
         ConfigError: statistics and `groups` do not fit together.
@@ -161,6 +163,8 @@ def paired(
         return Paired(diff, None, None, None, a.n, count, True)
     error = standard_error(parts, theta, [a, b], theta_of(aggregate))
     low, high = _limits(parts, theta, error, seed, resamples)
+    if scale is not None:
+        low, high = _on_scale(diff, (low, high), count, aggregate, (-scale, scale))
     p = flip_p(parts, theta, resamples, np.random.default_rng([seed, 1]))
     if len(a.seeds) > 1 or len(b.seeds) > 1:
         p = max(p, _t_test_p(diff, error))
@@ -188,6 +192,17 @@ def mde(
     parts = np.concatenate([a.parts, b.parts], axis=1)
     error = standard_error(parts, difference_of(aggregate), [a, b], theta_of(aggregate))
     return float(stdtrit(error.df, 1 - ALPHA / 2) + stdtrit(error.df, POWER)) * error.se
+
+
+def unseen_share(groups: int) -> float:
+    """The most groups, as a share, that may be unlike all of those seen.
+
+    The exact binomial limit for 0 of G (Clopper and Pearson 1934, Biometrika 26, 404-413).
+
+    >>> round(unseen_share(30), 3)
+    0.116
+    """
+    return 1 - (ALPHA / 2) ** (1 / groups)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -250,14 +265,22 @@ def _limits(
     return centre + stretch * (float(low) - centre), centre + stretch * (float(high) - centre)
 
 
-def _limits_without_variation(value: float, groups: int, scale: float) -> tuple[float, float]:
-    """Where a mean of exactly 0 or `scale` may lie: 0 of G groups had anything else."""
-    share = 1 - (ALPHA / 2) ** (1 / groups)
-    if value == 0:
-        return 0.0, share * scale
-    if value == scale:
-        return (1 - share) * scale, scale
-    return value, value
+def _on_scale(
+    value: float,
+    limits: tuple[float, float],
+    groups: int,
+    aggregate: Aggregate,
+    scale: tuple[float, float],
+) -> tuple[float, float]:
+    """The limits, kept between the least and the most that there is.
+
+    Where a mean of 0 or of either end shows no variation, what groups unlike those seen leave open.
+    """
+    (low, high), (least, most) = limits, scale
+    if low == high and aggregate is ratio and value in (least, 0, most):
+        share = unseen_share(groups)
+        low, high = value + share * (least - value), value + share * (most - value)
+    return max(low, least), min(high, most)
 
 
 def _t_test_p(diff: float, error: StandardError) -> float:

@@ -131,7 +131,7 @@ def compare_methods(
             "beside": None,
         }
         if method != RIVAL and RIVAL in stats:
-            pair = paired(rows, stats[RIVAL], groups, metric.aggregate)
+            pair = paired(rows, stats[RIVAL], groups, metric.aggregate, scale=metric.scale)
             found[method]["beside"] = {
                 "diff": _finite(pair.diff),
                 "ci_low": _finite(pair.low),

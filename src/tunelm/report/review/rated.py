@@ -79,7 +79,7 @@ class Rated:
 def paired_json(ours: Array, theirs: Array, groups: Sequence[str]) -> dict[str, Any]:
     """Two sides of the same rows: the paired difference, and the smallest that would be found."""
     x, y = stats_of(ours), stats_of(theirs)
-    found = paired(x, y, groups)
+    found = paired(x, y, groups, scale=1.0)
     return {
         **paired_fields(found),
         "p_holm": None,
