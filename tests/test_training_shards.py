@@ -13,7 +13,7 @@ import pytest
 from tunelm.config import ModelConfig
 from tunelm.errors import DataError, TrainingError
 from tunelm.route_settings import LocalSettings
-from tunelm.training.batches import epoch_batches, fill, steps_by_epoch
+from tunelm.training.batches import epoch_batches, micro_batches, steps_by_epoch
 from tunelm.training.job import TrainingJob, TrainingRow, read_job, rows_hash, write_job
 from tunelm.training.packing import pack
 from tunelm.training.rows import EncodedRow
@@ -225,7 +225,7 @@ def batches_of_lists(
             count = math.ceil(len(rows) / settings.batch_size)
             found += [part.tolist() for part in np.array_split(rows, count)]
         else:
-            found += fill(rows, lengths, settings.batch_tokens)
+            found += micro_batches(rows, lengths, settings.batch_tokens)
     return [found[i] for i in rng.permutation(len(found))]
 
 

@@ -178,7 +178,7 @@ class LocalRoute:
         require_torch()
         from tunelm.models.identity import tokenizer_identity
         from tunelm.training.adapter import load_shapes, make_trainable, trainable
-        from tunelm.training.batches import all_epochs, steps_by_epoch
+        from tunelm.training.batches import all_epochs
         from tunelm.training.packing import pack
         from tunelm.training.worker import kept, most_tokens
 
@@ -191,16 +191,14 @@ class LocalRoute:
         base = Base(shapes, tokenizer, "cpu")
         rows = kept(ctx.work / "training", job, base, train, identity)
         lengths = pack(rows, most_tokens(job, shapes)).lengths if job.text else rows.lengths
-        steps = steps_by_epoch(lengths, self.settings, job.seed)
-        tokens = sum(
-            int(lengths[batch].sum())
-            for batches in all_epochs(lengths, self.settings, job.seed)
-            for batch in batches
-        )
+        steps = tokens = 0
+        for batches in all_epochs(lengths, self.settings, job.seed):
+            steps += len(batches)
+            tokens += sum(int(lengths[batch].sum()) for batch in batches)
         parameters = trainable(make_trainable(shapes, self.settings, job.seed))
         counted = {
             "trainable_parameters": sum(p.numel() for p in parameters.values()),
-            "steps": sum(steps),
+            "steps": steps,
             "train_tokens": tokens,
         }
         low = None if self.settings.stop_on == "none" else 0

@@ -95,7 +95,7 @@ def epoch_batches(lengths: Lengths, settings: LocalSettings, seed: int, epoch: i
 
 
 def _filled(lengths: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
-    """The sizes of the batches that `fill` makes of rows with these lengths."""
+    """The sizes of the batches that `micro_batches` makes of rows with these lengths."""
     sizes: list[int] = []
     start = 0
     while start < lengths.size:
@@ -108,48 +108,44 @@ def _filled(lengths: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
     return np.array(sizes, np.int64)
 
 
-def fill(rows: Sequence[int], lengths: Lengths, tokens: int) -> list[list[int]]:
-    """Cut rows that are sorted by length, shortest first, into batches of padded tokens.
+def micro_batches(batch: Iterable[int], lengths: Lengths, tokens: int) -> list[list[int]]:
+    """The pieces that a batch of row numbers is computed in: rows of like length together.
 
-    >>> fill([0, 1, 2], [2, 3, 5], tokens=6)
+    Shortest first, each piece of at most so many padded tokens, or of one row.
+
+    >>> micro_batches([2, 0, 1], [2, 3, 5], tokens=6)
     [[0, 1], [2]]
     """
-    batches: list[list[int]] = []
-    for row in rows:
-        if batches and (len(batches[-1]) + 1) * lengths[row] <= tokens:
-            batches[-1].append(row)
+    pieces: list[list[int]] = []
+    for row in sorted(batch, key=lambda row: lengths[row]):
+        if pieces and (len(pieces[-1]) + 1) * lengths[row] <= tokens:
+            pieces[-1].append(row)
         else:
-            batches.append([row])
-    return batches
-
-
-def micro_batches(batch: Iterable[int], lengths: Lengths, tokens: int) -> list[list[int]]:
-    """The pieces that a batch of row numbers is computed in: rows of like length together."""
-    return fill(sorted(batch, key=lambda row: lengths[row]), lengths, tokens)
+            pieces.append([row])
+    return pieces
 
 
 def all_epochs(lengths: Lengths, settings: LocalSettings, seed: int) -> Iterator[Batches]:
-    """The batches of each epoch of a run, the last of which may be a part of one."""
-    for epoch, count in enumerate(steps_by_epoch(lengths, settings, seed)):
-        yield epoch_batches(lengths, settings, seed, epoch)[:count]
-
-
-def steps_by_epoch(lengths: Lengths, settings: LocalSettings, seed: int) -> list[int]:
-    """Steps of each epoch, the last of which may be a part of one.
+    """The batches of each epoch of a run, the last of which may be a part of one.
 
     `max_steps` is a cap: training ends there or after `epochs`, whichever comes first.
     """
-    steps: list[int] = []
     left = settings.max_steps
     for epoch in range(math.ceil(settings.epochs)):
-        if left is not None and left <= 0:
-            break
-        count = len(epoch_batches(lengths, settings, seed, epoch))
+        batches = epoch_batches(lengths, settings, seed, epoch)
         share = min(1.0, settings.epochs - epoch)
-        count = max(1, round(count * share)) if count else 0
-        steps.append(count if left is None else min(count, left))
-        left = None if left is None else left - count
-    return steps if settings.max_steps is None else [count for count in steps if count]
+        count = max(1, round(len(batches) * share)) if batches else 0
+        if left is not None:
+            count = min(count, left)
+            left -= count
+            if not count:
+                return
+        yield batches[:count]
+
+
+def steps_by_epoch(lengths: Lengths, settings: LocalSettings, seed: int) -> list[int]:
+    """Steps of each epoch of `all_epochs`."""
+    return [len(batches) for batches in all_epochs(lengths, settings, seed)]
 
 
 def heaviest(lengths: Lengths, settings: LocalSettings, seed: int, micro_tokens: int) -> list[int]:

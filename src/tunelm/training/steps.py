@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from tunelm.errors import ModelError, TrainingError
-from tunelm.training.batches import fill
+from tunelm.training.batches import micro_batches
 from tunelm.training.packing import PackedRow
 from tunelm.training.ranks import ALONE, Ranks
 from tunelm.training.rows import EncodedRow
@@ -292,14 +292,12 @@ class Stepper:
         """`padded_tokens` of rows that are known by their lengths alone."""
         if self._ragged():
             return sum(lengths)
-        ordered = sorted(lengths)
-        shares = [ordered] if self.ranks.count == 1 else self.ranks.shares(ordered)
-        pieces = [
+        shares = [lengths] if self.ranks.count == 1 else self.ranks.shares(sorted(lengths))
+        return sum(
             len(piece) * share[piece[-1]]
             for share in shares
-            for piece in fill(range(len(share)), share, self.micro_tokens)
-        ]
-        return sum(pieces)
+            for piece in micro_batches(range(len(share)), share, self.micro_tokens)
+        )
 
     @contextmanager
     def _precision(self) -> Generator[None]:
@@ -331,8 +329,7 @@ class Stepper:
 
     def _split(self, rows: Sequence[TrainRow]) -> list[list[TrainRow]]:
         lengths = [row.length for row in rows]
-        order = sorted(range(len(rows)), key=lambda i: lengths[i])
-        pieces = fill(order, lengths, self.micro_tokens)
+        pieces = micro_batches(range(len(rows)), lengths, self.micro_tokens)
         if self._ragged():
             return [[joined([rows[i] for i in piece])] for piece in pieces]
         return [[rows[i] for i in piece] for piece in pieces]
