@@ -5,11 +5,13 @@
 # make nano    train the bundled models from scratch (hours)
 #
 # EXTRA_INDEX=URL adds a package index, for PyTorch's own CPU or CUDA builds.
+# TESTS_AT_ONCE=1 where memory is short: a file of tests takes up to 3 GB.
 # CONSTRAINTS= (empty) lifts the pin of torch.
 
 PYTHON ?= python3.11
 CONSTRAINTS ?= constraints.txt
 EXTRA_INDEX ?=
+TESTS_AT_ONCE ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
@@ -20,7 +22,7 @@ demo: $(VENV)/installed
 	$(BIN)/tunelm compare
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses $(TESTS_AT_ONCE) --dist loadfile
 
 test-slurm: $(VENV)/installed
 	$(BIN)/python -m pytest tests/test_cluster.py tests/test_cluster_study.py tests/test_cluster_faults.py

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
 import pytest
 from click.testing import CliRunner, Result
@@ -279,21 +280,26 @@ def _log(run: Path) -> str:
 
 def _unpack() -> bool:
     """Debian's packages under build/slurm, on PATH; nothing is installed."""
-    if not any(UNPACKED.rglob("slurmctld")):
-        if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-            return False
-        UNPACKED.mkdir(parents=True, exist_ok=True)
-        for name in PACKAGES:
-            subprocess.run(
-                ["apt-get", "download", name], cwd=UNPACKED, capture_output=True, check=False
-            )
-        for package in UNPACKED.glob("*.deb"):
-            subprocess.run(["dpkg", "-x", str(package), str(UNPACKED)], check=False)
+    UNPACKED.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(UNPACKED / "lock"):  # tests of two files may get here at once
+        _fetch()
     folders = [UNPACKED / "usr" / "bin", UNPACKED / "usr" / "sbin"]
     os.environ["PATH"] = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
     libraries = {str(p.parent) for p in UNPACKED.rglob("*.so*")}
     os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(sorted(libraries))
     return shutil.which("slurmctld") is not None
+
+
+def _fetch() -> None:
+    tools = shutil.which("apt-get") and shutil.which("dpkg")
+    if not tools or any(UNPACKED.rglob("slurmctld")):
+        return
+    for name in PACKAGES:
+        subprocess.run(
+            ["apt-get", "download", name], cwd=UNPACKED, capture_output=True, check=False
+        )
+    for package in UNPACKED.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", str(package), str(UNPACKED)], check=False)
 
 
 def _plugins() -> Path:

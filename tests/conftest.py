@@ -13,6 +13,9 @@ import pytest
 from tunelm.types import Example, Message
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # tests beside each other share the cores: threads of PyTorch would spin, waiting for their turn
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.name == "posix":
     # what a shell runs in the background ignores Ctrl-C, and hands that on to what it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
