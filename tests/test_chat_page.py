@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,17 +66,19 @@ class SlowServer:
 
 SLOW = """
 import time
+import tunelm.server.engine
 from tunelm.cli import main
 from tunelm.server.batch import Batch
 step = Batch.step
 Batch.step = lambda self, new: (time.sleep(0.15), step(self, new))[1]
+tunelm.server.engine.end_tokens = lambda model, tokenizer: set()
 main()
 """
 
 
 @pytest.fixture(scope="module")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowServer]:
-    """A slow server in a process of its own, which starts while other tests run."""
+    """A server with an endless model, in a process of its own; it starts while other tests run."""
     state = tmp_path_factory.mktemp("slow")
     ready = state / "ready.json"
     command = [sys.executable, "-c", SLOW, "serve", "--no-train", "--state", str(state)]
@@ -162,15 +165,30 @@ def tutor(page: Any, problem: str = "What is 7 times 8?", solution: str = "56") 
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """A model of which one can see that it writes: a token in so many seconds."""
+def endless(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that writes until its limit of tokens, for more than half a minute."""
     step = Batch.step
 
     def slowly(self: Batch, new: Any) -> Any:
-        time.sleep(request.param)
+        time.sleep(0.15)
         return step(self, new)
 
     monkeypatch.setattr(Batch, "step", slowly)
+    monkeypatch.setattr(place.app.state.engine, "ends", set())
+
+
+@pytest.fixture
+def tap(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
+    """A model that writes a token for each release of this, and all the rest after the test."""
+    step, tokens = Batch.step, threading.Semaphore(0)
+
+    def when_let(self: Batch, new: Any) -> Any:
+        tokens.acquire()
+        return step(self, new)
+
+    monkeypatch.setattr(Batch, "step", when_let)
+    yield tokens
+    tokens.release(1000)
 
 
 # --- a conversation -----------------------------------------------------------------------------
@@ -190,20 +208,25 @@ HEARD = """() => {
 """Keeps what a screen reader is given of an answer, piece by piece."""
 
 
-@pytest.mark.parametrize("slow", [0.03], indirect=True)
-@pytest.mark.usefixtures("slow")
-def test_an_answer_streams_sentence_by_sentence_and_is_found_again(place: Place, page: Any):
+def test_an_answer_streams_sentence_by_sentence_and_is_found_again(
+    place: Place, page: Any, tap: threading.Semaphore
+):
     page.evaluate(HEARD)
     page.get_by_label("Message", exact=True).fill(QUESTION)
     page.keyboard.press("Enter")
+    tap.release(8)
     text = page.locator(".turn:not(.own) > .text")
     expect(text).to_contain_text(re.compile(r"\w+ \w+"))
-    growing = [text.inner_text() for _ in range(2) if page.wait_for_timeout(150) is None]
+    begun = text.inner_text()
+    tap.release(8)
+    expect(text).to_contain_text(re.compile(rf"{re.escape(begun)}.*\w+ \w+"))
+    grown = text.inner_text()
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    tap.release(1000)
     expect(page.locator(".tools")).to_be_visible(timeout=30_000)
     whole = text.inner_text()
-    assert len(growing[0]) < len(growing[1]) < len(whole)
-    assert whole.startswith(growing[1])
+    assert len(begun) < len(grown) < len(whole)
+    assert whole.startswith(grown)
 
     heard = page.evaluate("window.heard")
     assert "".join(heard).strip() == whole.strip()
@@ -453,8 +476,7 @@ def test_everything_is_done_without_a_mouse(place: Place, page: Any):
     expect(page.get_by_label("Style")).to_be_visible()
 
 
-@pytest.mark.parametrize("slow", [0.15], indirect=True)
-@pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("endless")
 def test_escape_stops_an_answer_which_is_kept_and_marked(place: Place, page: Any):
     page.keyboard.type("Explain what a loop does, with an example.")
     page.keyboard.press("Enter")
@@ -598,8 +620,7 @@ def test_text_from_the_right_and_text_that_looks_like_a_page(place: Place):
 # --- the server ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("slow", [0.15], indirect=True)
-@pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("endless")
 def test_a_browser_that_leaves_ends_the_work_and_what_was_said_is_kept(place: Place):
     health = f"{place.url}/health"
     with looking(place) as page:
@@ -610,7 +631,7 @@ def test_a_browser_that_leaves_ends_the_work_and_what_was_said_is_kept(place: Pl
         busy = place.api("POST", f"conversations/{id}/messages", json={"text": "And?"})
         assert "being answered" in busy.text
         assert httpx.get(health).json()["running"] == 1
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while httpx.get(health).json()["running"] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert httpx.get(health).json()["running"] == 0
