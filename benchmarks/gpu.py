@@ -307,8 +307,8 @@ def flops(shape: Shape, job: TrainingJob, work: Path) -> float:
     """Model FLOPs of an average token: see the head of this file."""
     from tunelm.models.loading import Base, load_tokenizer, resolve_base
     from tunelm.training.adapter import load_shapes
+    from tunelm.training.encoding import encode
     from tunelm.training.job import read_job
-    from tunelm.training.worker import encode
 
     base = Base(load_shapes(resolve_base(job.model), None), load_tokenizer(job.model), "meta")
     rows = list(encode(job, base, read_job(work)[1][:64]))

@@ -87,7 +87,8 @@ def build(engine: LightEngine, key: str, max_rank: int) -> FastAPI:
             os._exit(9)
         top, prompt = body.get("logprobs"), body["prompt"]
         seed = None if body["seed"] is None else str(body["seed"])
-        sampling = Sampling(body["temperature"], body["top_p"], seed)
+        bias = {int(token): value for token, value in (body.get("logit_bias") or {}).items()}
+        sampling = Sampling(body["temperature"], body["top_p"], seed, bias=bias)
         asked = body.get("prompt_logprobs")
         ask = Ask(
             prompt,

@@ -69,7 +69,7 @@ def test_whoever_is_free_takes_the_next_row_and_the_order_stays():
 
 def test_one_that_is_busy_is_left_alone_as_long_as_it_says():
     came: list[float] = []
-    wait = 0.4
+    wait = 2.0
 
     def busy(body: Mapping[str, Any], seen: int) -> Failure | None:
         came.append(time.monotonic())

@@ -49,10 +49,10 @@ def test_the_dry_run_counts_the_bytes_that_a_real_step_holds(
     from tunelm.models.loading import load_base
     from tunelm.training.adapter import make_optimizer, make_trainable, probe, trainable
     from tunelm.training.batches import epoch_batches
+    from tunelm.training.encoding import encode
     from tunelm.training.live import LiveBytes
     from tunelm.training.memory_run import dry_run
     from tunelm.training.steps import Stepper
-    from tunelm.training.worker import encode
 
     settings = LocalSettings.model_validate({"method": method, "epochs": 1, "stop_on": "none"})
     job = job_in(tmp_path / "work", tiny_model, settings)

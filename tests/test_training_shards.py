@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from tunelm.config import ModelConfig
-from tunelm.errors import DataError, TrainingError
+from tunelm.errors import DataError, ModelError, TrainingError
+from tunelm.models.loading import load_tokenizer
 from tunelm.route_settings import LocalSettings
 from tunelm.training.batches import epoch_batches, micro_batches, steps_by_epoch
+from tunelm.training.encoding import Rules, shared_out
 from tunelm.training.job import TrainingJob, TrainingRow, read_job, rows_hash, write_job
 from tunelm.training.packing import pack
 from tunelm.training.rows import EncodedRow
@@ -251,3 +256,76 @@ def test_the_batches_of_three_million_rows_are_two_arrays():
     first = [batches[i] for i in range(100)]
     assert {len(batch) for batch in first} == {16}
     assert len({row for batch in first for row in batch}) == 1600
+
+
+# --- by several processes -------------------------------------------------------------------------
+
+NANO = Rules(ModelConfig(), frozenset({0}), 256, text=False)
+
+
+def some_chats(count: int) -> list[TrainingRow]:
+    ask = [Message("user", "How many?"), Message("assistant", "Some.")]
+    return [
+        TrainingRow(
+            f"é{i}", (*ask, Message("user", "And?"), Message("assistant", f"{i} ü")), None, (1, 3)
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def rules() -> Rules:
+    tokenizer = load_tokenizer(ModelConfig())
+    return dataclasses.replace(NANO, stops=frozenset({tokenizer.eos_token_id}))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_several_processes_make_the_rows_of_one(rules: Rules, text: bool):
+    rows = some_chats(1100)
+    if text:
+        told = "Once upon a time. " * 40
+        rows = [TrainingRow(f"t{i}", (Message("text", told[: 9 * i]),)) for i in range(700)]
+        rules = dataclasses.replace(rules, limit=32, text=True)
+    alone = list(rules.encode(rows, load_tokenizer(rules.model)))
+    assert len(alone) > len(rows) if text else alone[0].gaps
+    assert list(shared_out(rules, rows, 3)) == alone
+    assert list(shared_out(rules, rows[:1], 2)) == list(
+        rules.encode(rows[:1], load_tokenizer(rules.model))
+    )
+
+
+def test_what_is_wrong_with_rows_is_told_as_by_one_process(rules: Rules):
+    rows = some_chats(1000)
+    for at in (3, 300, 999):
+        rows[at] = TrainingRow(f"bad{at}", (Message("user", "x"), Message("assistant", " ")))
+    with pytest.raises(DataError) as alone:
+        list(rules.encode(rows, load_tokenizer(rules.model)))
+    with pytest.raises(DataError) as shared:
+        list(shared_out(rules, rows, 2))
+    assert shared.value.problems == alone.value.problems
+    assert len(alone.value.problems) == 3
+    with pytest.raises(DataError) as shared:
+        list(shared_out(dataclasses.replace(rules, limit=4), rows, 2))
+    assert len(shared.value.problems) == 100
+    with pytest.raises(ModelError, match="no end-of-text token"):
+        list(shared_out(dataclasses.replace(rules, stops=frozenset()), rows, 2))
+
+
+def test_a_process_that_is_killed_is_told_and_none_stays(rules: Rules):
+    def rows() -> Iterator[TrainingRow]:
+        yield from some_chats(300)
+        (victim, *_) = mine()
+        victim.kill()
+        yield from some_chats(2000)
+
+    def mine() -> list[psutil.Process]:
+        return [p for p in psutil.Process().children() if "tunelm.training.encoding" in p.cmdline()]
+
+    with pytest.raises(TrainingError, match="was killed by signal 9"):
+        list(shared_out(rules, rows(), 2))
+    assert mine() == []
+    left = shared_out(rules, some_chats(2000), 2)
+    next(left)
+    assert len(mine()) == 2
+    left.close()
+    assert mine() == []

@@ -142,9 +142,13 @@ def test_a_client_that_leaves_and_a_model_that_is_deleted_are_told_to_vllm(
     adapter = make_adapter(tmp_path / "warm", NANO, 2, "tunelm-nano")
     with serving(adapter, engine="vllm") as server:
         assert say(server, "warm", "Say hello")
-        message = [{"role": "user", "content": "Say hello"}]
+        never = {str(token): -100 for token in server.app.state.engine.ends}
         stream = server.sdk.chat.completions.create(
-            model="warm", messages=message, stream=True, max_tokens=900, temperature=1.9
+            model="warm",
+            messages=[{"role": "user", "content": "Say hello"}],
+            stream=True,
+            max_tokens=900,
+            logit_bias=never,
         )
         next(iter(stream))
         stream.close()

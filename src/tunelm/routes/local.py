@@ -179,8 +179,9 @@ class LocalRoute:
         from tunelm.models.identity import tokenizer_identity
         from tunelm.training.adapter import load_shapes, make_trainable, trainable
         from tunelm.training.batches import all_epochs
+        from tunelm.training.encoding import most_tokens
         from tunelm.training.packing import pack
-        from tunelm.training.worker import kept, most_tokens
+        from tunelm.training.worker import kept
 
         # first, since it looks on this machine only; the tokenizer might ask the network
         shapes = load_shapes(resolve_base(ctx.model), ctx.model.revision)

@@ -40,11 +40,12 @@ from tunelm.training.adapter import (
     trainable,
 )
 from tunelm.training.batches import all_epochs, lengths_of, micro_batches, supervised_of
+from tunelm.training.encoding import most_tokens
 from tunelm.training.job import TrainingJob, read_job
 from tunelm.training.live import LiveBytes
 from tunelm.training.memory import DRY_RUN
 from tunelm.training.steps import Stepper, TrainRow, base_of
-from tunelm.training.worker import kept, most_tokens, packed
+from tunelm.training.worker import kept, packed
 
 
 class Point(NamedTuple):

@@ -113,8 +113,14 @@ def environment(processes: int) -> dict[str, str]:
     """This process's environment, with the cores dealt out among the processes."""
     if processes == 1:
         return dict(os.environ)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"OMP_NUM_THREADS": str(max(1, (cores or 1) // processes)), **os.environ}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // processes)), **os.environ}
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def follow(path: Path, whole: bool = False) -> Iterator[list[dict[str, Any]]]:

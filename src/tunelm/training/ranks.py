@@ -12,6 +12,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -105,6 +106,10 @@ class Ranks:
 
 
 ALONE = Ranks()
+LONGEST_WAIT = timedelta(days=1)
+"""While the first process tokenizes, or answers dev rows for a metric, the others wait for it. By
+default they give up after ten minutes on GPUs, thirty without. One that is gone ends the wait at
+once: torchrun then ends them all."""
 
 
 def join(device: str, sharding: str) -> Ranks:
@@ -117,7 +122,7 @@ def join(device: str, sharding: str) -> Ranks:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     from accelerate import Accelerator
-    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 
     plugin = None
     if sharding == "full":
@@ -128,7 +133,12 @@ def join(device: str, sharding: str) -> Ranks:
             reshard_after_forward=True,
             cpu_ram_efficient_loading=False,
         )
-    accelerator = Accelerator(cpu=device == "cpu", fsdp_plugin=plugin, mixed_precision="no")
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        fsdp_plugin=plugin,
+        mixed_precision="no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+    )
     return Ranks(
         accelerator.process_index, accelerator.num_processes, plugin is not None, accelerator
     )

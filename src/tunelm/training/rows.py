@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 RULES = 1
 """Raised whenever a row would be encoded otherwise than before: rows on disk are then made anew."""
 
-_MOST_PROBLEMS = 100
+MOST_PROBLEMS = 100
+"""After so many the other rows are not looked at."""
 _MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -140,7 +141,7 @@ def stream_rows(
         )
     problems: list[str] = []
     for row in rows:
-        if len(problems) >= _MOST_PROBLEMS:
+        if len(problems) >= MOST_PROBLEMS:
             break
         try:
             one = encode_row(row, tokenizer, stops)

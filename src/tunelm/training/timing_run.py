@@ -41,10 +41,11 @@ from tunelm.training.adapter import (
     trainable,
 )
 from tunelm.training.batches import all_epochs, epoch_batches, lengths_of
+from tunelm.training.encoding import most_tokens
 from tunelm.training.job import TrainingJob, read_job
 from tunelm.training.steps import Stepper, TrainRow
 from tunelm.training.timing import TIMING
-from tunelm.training.worker import give_back_at_once, kept, most_tokens, packed
+from tunelm.training.worker import give_back_at_once, kept, packed
 
 WARM_UP, REPEATS = 2, 4
 """Steps that are not timed, and times that each of the two batches is."""

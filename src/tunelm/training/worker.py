@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import psutil
 
 from tunelm.errors import ConfigError, TrainingError
 from tunelm.models import quantized
-from tunelm.models.decoding import end_tokens
 from tunelm.models.identity import base_identity
 from tunelm.models.loading import (
     Base,
@@ -37,6 +36,7 @@ from tunelm.training.adapter import (
     trainable,
 )
 from tunelm.training.checkpoints import State
+from tunelm.training.encoding import encode, most_tokens, rules_of
 from tunelm.training.job import (
     TrainingJob,
     TrainingRow,
@@ -48,7 +48,7 @@ from tunelm.training.job import (
 from tunelm.training.loop import Emit, Loop
 from tunelm.training.packing import pack
 from tunelm.training.ranks import Ranks, join, whole
-from tunelm.training.rows import EncodedRow, stream_rows, stream_texts
+from tunelm.training.rows import EncodedRow
 from tunelm.training.shards import EncodedShards, encoding_key, stored
 from tunelm.training.steps import Stepper, TrainRow
 
@@ -221,28 +221,20 @@ def _save(
     replace_folder(part, folder)
 
 
-def encode(job: TrainingJob, base: Base, rows: Iterable[TrainingRow]) -> Iterator[EncodedRow]:
-    """Rows as tokens, by the base's tokenizer. Raises DataError as `training.rows` does."""
-    limit = most_tokens(job, base.model)
-    if job.text:
-        return stream_texts(rows, base.tokenizer, limit)
-    return stream_rows(rows, base.tokenizer, end_tokens(base.model, base.tokenizer), limit)
-
-
 def kept(
     work: Path,
     job: TrainingJob,
     base: Base,
-    rows: Iterable[TrainingRow],
+    rows: Sequence[TrainingRow],
     identity: Mapping[str, Any],
 ) -> EncodedShards:
     """`encode`d rows, written to and read from `work/encoded`.
 
     Of the model its shapes are enough; `identity` has the hashes of the tokenizer and its template.
-    Raises TrainingError where they cannot be written, DataError as `training.rows` does.
+    Raises TrainingError where they cannot be written, and as `encode` does.
     """
-    stops = () if job.text else end_tokens(base.model, base.tokenizer)
-    key = encoding_key(identity, stops, most_tokens(job, base.model), job.text, rows_hash(rows))
+    rules = rules_of(job, base)
+    key = encoding_key(identity, rules.stops, rules.limit, rules.text, rows_hash(rows))
     return stored(work / ENCODED, key, lambda: encode(job, base, rows))
 
 
@@ -268,12 +260,6 @@ def packed(
     if abs(together - apart) > tolerance * max(1.0, apart):
         return rows, f"off: packed texts see each other here (loss {together:.5f}, not {apart:.5f})"
     return full, f"{len(rows)} texts in {len(full)} rows, apart (loss {together:.5f}, {apart:.5f})"
-
-
-def most_tokens(job: TrainingJob, model: Any) -> int:
-    """The longest row that may be trained on: the job's limit, or the model's context."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    return min(job.model.max_length, context or job.model.max_length)
 
 
 def give_back_at_once() -> None:
