@@ -103,10 +103,11 @@ def test_a_mistake_is_one_line_without_a_traceback(tmp_path: Path, args, code, e
 def test_too_few_groups_is_refused_and_five_pairs_prove_nothing(tmp_path: Path, tiny_model: Path):
     base = f"model.base={json.dumps(str(tiny_model))}"
     small = ("--set", base, "--set", "task.max_tokens=8", "--set", "routes.local.max_steps=2")
-    refused = tunelm("compare", "edu-qa-small", *small, "--set", "data.min_test_groups=30")
+    more, out = ("--set", "data.min_test_groups=30"), tmp_path / "run"
+    refused = tunelm("compare", "edu-qa-small", *small, *more, "--out", out, cwd=tmp_path)
     assert refused.returncode == 1
     assert "at least 30 are needed" in refused.stderr
-    out = tmp_path / "run"
+    assert not out.exists()
     allowed = tunelm("adapt", "local", "edu-qa-small", *small, "--out", out, cwd=tmp_path)
     assert allowed.returncode == 0, allowed.stderr
     assert "proves nothing" in allowed.stdout.splitlines()[0]

@@ -162,7 +162,11 @@ def test_bad_data_leaves_no_half_written_run(task: Path, tmp_path: Path):
     rows.write_text(rows.read_text() + "{broken\n")
     with pytest.raises(DataError, match=r"rows\.jsonl:121"):
         tunelm.compare(task, tmp_path / "run")
-    assert not (tmp_path / "run" / "rows.jsonl").exists()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "own").mkdir()
+    with pytest.raises(DataError, match=r"rows\.jsonl:121"):
+        tunelm.compare(task, tmp_path / "own")
+    assert {p.name for p in (tmp_path / "own").iterdir()} <= {".lock"}
 
 
 @pytest.mark.parametrize("until", ["baseline/seed-0/predictions", "local/seed-0", "narrow/seed-0/"])

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,19 +26,24 @@ import platformdirs
 import psutil
 
 from tunelm.config import Config
-from tunelm.errors import RunDirError
+from tunelm.errors import RunDirError, TunelmError
 
 SCHEMA_VERSION = 1
 PACKAGES = ("torch", "transformers", "peft", "dspy", "sacrebleu", "rouge-score", "numpy", "scipy")
 
 
 class RunDir:
-    """A run directory being written; use it as a context manager."""
+    """A run directory being written; use it as a context manager.
+
+    A new one that is refused before its rows are split leaves nothing.
+    """
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
         self.config = config
         self._lock = filelock.FileLock(path / ".lock")
+        self._new = self._made = False
+        """Whether this object wrote the first config.json; whether it made the folder."""
 
     @classmethod
     def start(cls, path: Path, config: Config, resume: bool = False) -> RunDir:
@@ -58,8 +64,9 @@ class RunDir:
             )
         if resume and not known.exists() and not begun:
             raise RunDirError(f"{path}: no run to resume there (no config.json).")
-        path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config)
+        run._new, run._made = not known.exists(), not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
         run._acquire()
         try:
             run._adopt() if known.exists() else run._write_config({})
@@ -83,8 +90,16 @@ class RunDir:
     def __enter__(self) -> RunDir:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        refused = kind is not None and issubclass(kind, TunelmError)
+        withdrawn = refused and self._new and not (self.path / "split.json").exists()
+        if withdrawn:  # so that the corrected command can have the same --out
+            (self.path / "config.json").unlink(missing_ok=True)
         self.close()
+        if withdrawn and self._made:
+            (self.path / ".lock").unlink(missing_ok=True)
+            with suppress(OSError):  # somebody put something there
+                self.path.rmdir()
 
     def close(self) -> None:
         """Let go of the lock."""
