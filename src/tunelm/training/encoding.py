@@ -161,7 +161,7 @@ def _ended(worker: subprocess.Popen[bytes]) -> TrainingError:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     return TrainingError(
         f"one of the processes that make tokens of the rows {how}"
-        + (", as a machine does that runs out of memory" if code == -signal.SIGKILL else "")
+        + (", as a machine does that runs out of memory" if code == -9 else "")
         + ". Nothing was left half written; the same call begins with the tokens again."
     )
 

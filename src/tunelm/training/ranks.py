@@ -107,9 +107,9 @@ class Ranks:
 
 ALONE = Ranks()
 LONGEST_WAIT = timedelta(days=1)
-"""While the first process tokenizes, or answers dev rows for a metric, the others wait for it. By
-default they give up after ten minutes on GPUs, thirty without. One that is gone ends the wait at
-once: torchrun then ends them all."""
+"""While the first process makes tokens of millions of rows the others wait for it. By default they
+give up after ten minutes on GPUs, thirty without. One that is gone ends the wait at once: torchrun
+then ends them all."""
 
 
 def join(device: str, sharding: str) -> Ranks:
