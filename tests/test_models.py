@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -135,3 +137,29 @@ def test_what_cannot_be_loaded_says_what_can(tmp_path: Path):
 
     with pytest.raises(ConfigError, match="neither a run, nor an adapter"):
         load(tmp_path)
+
+
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+from tunelm.cli import main
+
+class Rest(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *where):
+        return None if name == HIDDEN else super().find_spec(name, *where)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Rest
+main()
+"""
+
+
+@pytest.mark.parametrize("hidden", ["torch", "transformers", "peft"])
+def test_without_the_extra_one_line_says_how_to_get_it(hidden: str):
+    code = WITHOUT.replace("HIDDEN", repr(hidden))
+    command = [sys.executable, "-c", code, "generate", "tunelm-nano", "Hi"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{hidden} is not installed" in done.stderr
+    assert "pip install 'tunelm[local]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -35,6 +35,9 @@ def open_model(
         if adapter is not None:
             raise ModelError(f"{adapter}: {config.base} is behind an API and takes no adapter.")
         return open_endpoint(endpoint, wallet)
+    from tunelm.models.loading import require_torch
+
+    require_torch()
     from tunelm.models.local import open_local
 
     return open_local(config, adapter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,16 +31,17 @@ class Base(NamedTuple):
 
 
 def require_torch() -> None:
-    """Raise PrerequisiteError when the local extra is missing."""
-    try:
-        import peft  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        import torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise PrerequisiteError(
-            f"{error.name} is not installed: local models need the extra 'local':"
-            " pip install 'tunelm[local]'"
-        ) from None
+    """Raise PrerequisiteError when the local extra is missing; imports nothing of it."""
+    _require("torch", "transformers", "peft")
+
+
+def _require(*names: str) -> None:
+    for name in names:
+        if find_spec(name) is None:
+            raise PrerequisiteError(
+                f"{name} is not installed: local models need the extra 'local':"
+                " pip install 'tunelm[local]'"
+            )
 
 
 def resolve_base(config: ModelConfig) -> str:
@@ -59,7 +61,7 @@ def resolve_base(config: ModelConfig) -> str:
 
 def load_tokenizer(config: ModelConfig) -> Any:
     """The model's own tokenizer, with a pad token (its end token where it has none)."""
-    require_torch()
+    _require("transformers")
     from transformers import AutoTokenizer
 
     with _load_errors(config):

@@ -20,6 +20,7 @@ from typing import Any
 
 from tunelm.config import ModelConfig
 from tunelm.errors import ModelError, RunDirError
+from tunelm.models import open_model
 from tunelm.models.address import parse_address
 from tunelm.models.base import ChatModel
 from tunelm.models.budget import Wallet
@@ -120,10 +121,8 @@ class CloudRoute:
             BudgetError: it charges, and the wallet does not allow that.
         """
         if adapted.detail["backend"] == LOCAL:
-            from tunelm.models.local import open_local
-
             config = ModelConfig.model_validate(adapted.base["config"])
-            return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
+            return PromptedModel(open_model(config, Path(adapted.folder)), adapted.system)
         from tunelm.models.remote import open_adapted
 
         endpoint = adapted.detail["endpoint"]

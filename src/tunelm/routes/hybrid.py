@@ -132,11 +132,9 @@ class HybridRoute:
         Raises:
             ModelError: the base is not the one the adapter was trained on.
         """
-        from tunelm.models.local import open_local
-
         folder = Path(adapted.folder)
         config = ModelConfig.model_validate(adapted.base["config"])
-        return open_program(Program.load(folder), open_local(config, folder))
+        return open_program(Program.load(folder), open_model(config, folder))
 
     # --- the three stages -------------------------------------------------------------------------
 
@@ -144,12 +142,10 @@ class HybridRoute:
         self, ctx: FitContext, upstream: Upstream, settings: PromptSettings, before: Program
     ) -> None:
         """All stages, each as far as it has not been done; leaves RESULT beside the adapter."""
-        from tunelm.models.local import open_local
-
         program = self._to_train(before)
         train, dev = self._rows(ctx, program)
         weights = self._tune(_to_tune(ctx, train.rows, dev.rows))
-        tuned = open_local(ctx.model, Path(weights.folder))
+        tuned = open_model(ctx.model, Path(weights.folder))
         again = dataclasses.replace(ctx, work=ctx.work / "prompt", upstream={})
         again.work.mkdir(exist_ok=True)
         found = PromptRoute(settings, self.wallet, open_model=lambda config: tuned).fit(again)

@@ -13,6 +13,7 @@ import numpy as np
 
 from tunelm.config import ModelConfig
 from tunelm.errors import ConfigError, DataError, PrerequisiteError, RunDirError, TrainingError
+from tunelm.models import open_model
 from tunelm.models.base import ChatModel
 from tunelm.models.prompted import PromptedModel
 from tunelm.route_settings import LocalSettings
@@ -102,15 +103,13 @@ class LocalRoute:
         Raises:
             ModelError: the base is not the one the adapter was trained on.
         """
-        from tunelm.models.local import open_local
-
         config = ModelConfig.model_validate(adapted.base["config"])
         if self.settings.method == "full":
             whole = config.model_copy(
                 update={"base": str(Path(adapted.folder) / WHOLE), "revision": None}
             )
-            return PromptedModel(open_local(whole, None), adapted.system)
-        return PromptedModel(open_local(config, Path(adapted.folder)), adapted.system)
+            return PromptedModel(open_model(whole, None), adapted.system)
+        return PromptedModel(open_model(config, Path(adapted.folder)), adapted.system)
 
     def job(
         self, ctx: FitContext
