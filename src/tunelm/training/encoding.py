@@ -99,7 +99,8 @@ def _answers(
     """Those to all chunks, in their order.
 
     A process has one chunk at a time and gets the next when its answer was read, so that neither
-    side can wait for the other to empty a pipe.
+    side can wait for the other to empty a pipe; and before that answer is given out, so that it
+    has something to do meanwhile.
     """
     under_way: deque[subprocess.Popen[bytes]] = deque()
     rows = iter(rows)
@@ -107,10 +108,11 @@ def _answers(
         chunk = list(itertools.islice(rows, _CHUNK))
         if not chunk:
             break
-        if len(under_way) == len(workers):
-            yield _receive(under_way.popleft())
+        answer = _receive(under_way.popleft()) if len(under_way) == len(workers) else None
         _send(worker, chunk)
         under_way.append(worker)
+        if answer is not None:
+            yield answer
     while under_way:
         yield _receive(under_way.popleft())
 
