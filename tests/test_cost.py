@@ -601,7 +601,7 @@ def copy_with(run: Path, folder: Path, primary: str) -> None:
 
 def test_the_page_and_the_pictures(run: Path, tmp_path: Path):
     result = invoke(
-        *(run, "--out", tmp_path, "--gpu", "L4", "--utilization", 0.3, "--cache-hit-rate", 0.5),
+        *(run, "--out", tmp_path, "--gpu", "L4", "--utilization", 0.003, "--cache-hit-rate", 0.5),
         *("--hours-of-work", 8, "--usd-per-hour", 50, "--retrain-every", 4),
     )
     assert result.exit_code == 0, result.exception
