@@ -235,7 +235,9 @@ def test_forecasts_of_a_plan_are_kept_in_the_run_and_held_against_it(planned, tm
     memory = errors["peak_memory_bytes"]
     assert memory["measured"] == local["measured"]["peak_memory_above_imports"]["value"]
     assert memory["measured"] <= memory["high"], "a false fit"
-    assert 0.3 < errors["seconds"]["measured"] / errors["seconds"]["forecast"] < 3
+    seconds = errors["seconds"]  # how near it comes is benchmarks/timing.py's to say
+    assert seconds["measured"] > 0
+    assert seconds["error"] == pytest.approx(seconds["measured"] / seconds["forecast"] - 1)
     assert known_runs() == [(tmp_path / "run").resolve()]
     by_quantity = {(t.quantity, t.method): t for t in track_record()}
     assert by_quantity["steps", "exact"].error == 0
