@@ -297,7 +297,8 @@ def test_thumbs_become_training_rows_and_an_answer_can_be_had_again(place: Place
     down.click()
     expect(down).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Answer again").click()
-    expect(page.locator(".tools")).to_be_visible(timeout=30_000)
+    expect(page.locator(".tools:visible")).to_have_count(1, timeout=30_000)
+    expect(page.locator(".tools")).to_have_count(1)  # the former answer was hidden, now it is gone
     (second,) = answers(page)
     assert second != first
     up = page.get_by_role("button", name="Good answer")
