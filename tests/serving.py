@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 import uvicorn
 
 from tunelm.server.app import create_app
+from tunelm.server.batch import Batch
 from tunelm.server.settings import ServerSettings
 
 
@@ -52,6 +54,21 @@ def serving(target: object, key: str = "none", **settings: Any) -> Iterator[Runn
     app = create_app(ServerSettings(str(target), Path("nowhere"), train=False, **settings))
     with listening(app) as url, strict_client(url, key) as sdk:
         yield Running(url, sdk, app)
+
+
+def slowly(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on its model ends no answer before the limit of tokens, and writes seven a second.
+
+    For what must happen while it writes, however fast the machine is.
+    """
+    step = Batch.step
+
+    def after_a_while(self: Batch, new: Any) -> Any:
+        time.sleep(0.15)
+        return step(self, new)
+
+    monkeypatch.setattr(Batch, "step", after_a_while)
+    monkeypatch.setattr(app.state.engine, "ends", set())
 
 
 def strict_client(url: str, key: str = "none") -> openai.OpenAI:

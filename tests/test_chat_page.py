@@ -26,7 +26,7 @@ from tunelm.server.settings import ServerSettings
 from tunelm.testing import ScriptedModel
 
 from .browser import chromium, contrasts
-from .serving import listening
+from .serving import listening, slowly
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -167,14 +167,7 @@ def tutor(page: Any, problem: str = "What is 7 times 8?", solution: str = "56") 
 @pytest.fixture
 def endless(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that writes until its limit of tokens, for more than half a minute."""
-    step = Batch.step
-
-    def slowly(self: Batch, new: Any) -> Any:
-        time.sleep(0.15)
-        return step(self, new)
-
-    monkeypatch.setattr(Batch, "step", slowly)
-    monkeypatch.setattr(place.app.state.engine, "ends", set())
+    slowly(place.app, monkeypatch)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tunelm.config import ModelConfig
 from tunelm.models.local import LocalModel, open_local
 from tunelm.types import Message, Request
 
-from .serving import Running, serving
+from .serving import Running, serving, slowly
 
 SPEC = Path(__file__).parents[2] / "shared" / "spec" / "openai-fine-tuning.json"
 FOX: list[Any] = [{"role": "user", "content": "the quick brown fox"}]
@@ -459,9 +459,10 @@ def test_completions_refuse_by_name_too(server: Running, change: dict[str, Any],
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
 
 
-def test_a_client_that_leaves_ends_the_work(server: Running):
+def test_a_client_that_leaves_ends_the_work(server: Running, monkeypatch: pytest.MonkeyPatch):
     before = server.idle()
-    body = {"model": "model", "messages": FOX, "n": 16, "logit_bias": {"2": -100}}
+    slowly(server.app, monkeypatch)
+    body = {"model": "model", "messages": FOX, "n": 16}
     url = f"{server.url}/chat/completions"
     with httpx.stream("POST", url, json={**body, "stream": True}) as stream:
         pieces = stream.iter_bytes()
@@ -469,18 +470,18 @@ def test_a_client_that_leaves_ends_the_work(server: Running):
         assert server.health()["running"] == 16
     assert server.idle()["answered"] == before["answered"]
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(url, json=body, timeout=httpx.Timeout(10, read=0.1))
+        httpx.post(url, json=body, timeout=httpx.Timeout(10, read=1))
     assert server.idle()["answered"] == before["answered"]
     assert text(server, max_tokens=1, seed=0)
 
 
-def test_a_full_queue_says_when_to_come_again(tiny_model: Path):
+def test_a_full_queue_says_when_to_come_again(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     found: list[httpx.Response] = []
     with serving(tiny_model, max_batch=1, max_waiting=2) as server:
+        slowly(server.app, monkeypatch)
 
         def ask() -> None:
-            body = {"model": "model", "messages": FOX, "logit_bias": {"2": -100}}
-            found.append(server.post(**body))
+            found.append(server.post(model="model", messages=FOX, max_tokens=10))
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
@@ -495,9 +496,10 @@ def test_a_full_queue_says_when_to_come_again(tiny_model: Path):
         assert reply.json()["error"]["code"] == "overloaded"
 
 
-def test_a_failure_in_mid_stream_is_an_event(tiny_model: Path):
+def test_a_failure_in_mid_stream_is_an_event(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     with serving(tiny_model) as server:
-        body = {"model": "model", "messages": FOX, "logit_bias": {"2": -100}, "stream": True}
+        slowly(server.app, monkeypatch)
+        body = {"model": "model", "messages": FOX, "stream": True}
         with httpx.stream("POST", f"{server.url}/chat/completions", json=body) as stream:
             lines = stream.iter_lines()
             next(lines)
