@@ -56,7 +56,7 @@ def counts(model: RemoteModel) -> list[dict[str, Any]]:
 
 
 def test_whoever_is_free_takes_the_next_row_and_the_order_stays():
-    slow = Failure(delay_s=0.1)
+    slow = Failure(delay_s=0.5)
     with server() as quick, server(lambda body, seen: slow) as other:
         model = fleet(quick.url, other.url)
         assert ask(model) == GOOD

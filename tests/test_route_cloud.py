@@ -44,7 +44,7 @@ from .serving import listening
 
 pytest.importorskip("openai")
 
-PATIENCE = Patience(poll=0.01, first=0.01, most=0.1, looks=(0.01, 0.05, 0.3), lost=5, answer=0.15)
+PATIENCE = Patience(poll=0.01, first=0.01, most=0.1, looks=(0.01, 0.05, 0.6), lost=5, answer=0.5)
 CREATE = ("POST", "/fine_tuning/jobs")
 
 
@@ -109,7 +109,7 @@ def test_a_job_is_uploaded_created_and_followed_once(order):
     [
         Failure(drop=True),
         Failure(cut=True),
-        Failure(delay_s=0.25),
+        Failure(delay_s=0.7),
         Failure(status=500),
         Failure(status=429, headers={"Retry-After": "0.02"}),
         Failure(status=409),
@@ -531,7 +531,7 @@ def compared(tiny_model, tmp_path_factory):
     before = ready.stat().st_mtime_ns if ready.exists() else 0
     wait_for(lambda: ready.exists() and ready.stat().st_mtime_ns != before, process)
     os.kill(json.loads(ready.read_text())["pid"], signal.SIGKILL)
-    report = json.loads(process.communicate(timeout=120)[0])
+    report = json.loads(process.communicate(timeout=600)[0])
     return run, {route["name"]: route for route in report["routes"]} | {"report": report}, job
 
 

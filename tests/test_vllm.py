@@ -41,7 +41,7 @@ class Vllm:
         return [detail for name, detail in map(json.loads, lines) if name == what]
 
     def waits_for(self, what: str) -> Any:
-        for _ in range(200):
+        for _ in range(1200):
             if found := self.said(what):
                 return found[-1]
             time.sleep(0.05)
