@@ -144,20 +144,41 @@ def test_the_script_can_be_read_and_is_printed_where_there_is_no_slurm(
     ):
         assert line in result.output.splitlines()
     script = tmp_path / "job.sh"
-    script.write_text(tunelm("submit", task, "--dry-run").output, encoding="utf-8")
+    dry = tunelm("submit", task, "--dry-run")
+    assert dry.exit_code == 0
+    assert "not checked" in dry.stderr
+    script.write_text(dry.stdout, encoding="utf-8")
     assert subprocess.run(["/bin/bash", "-n", str(script)], check=False).returncode == 0
     assert not (tmp_path / "my run").exists()
+
+
+def test_the_script_is_printed_where_slurm_does_not_answer(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its commands are installed, and know of no cluster: a laptop, or a node that is cut off."""
+    for name in ("sbatch", "scontrol"):
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(
+            "#!/bin/sh\necho 'error: Unable to contact (slurm controller)' >&2; exit 1"
+        )
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for more, code, said in (
+        (("--dry-run",), 0, "so what it asks for was not checked"),
+        ((), 1, "so nothing was submitted"),
+    ):
+        result = tunelm("submit", task, "--out", tmp_path / "run", "--gpus", "2", *more)
+        assert result.exit_code == code
+        assert "#SBATCH --gpus-per-node=2" in result.stdout
+        assert "Slurm does not answer here (scontrol: error: Unable to contact" in result.stderr
+        assert said in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_task_that_does_not_load_is_refused_before_it_is_submitted(tmp_path: Path):
     result = tunelm("submit", tmp_path / "nothing.toml", "--dry-run")
     assert isinstance(result.exception, ConfigError)
-
-
-def test_the_same_work_for_rented_gpus(task: Path):
-    result = tunelm("submit", task, "--gpus", "1", "--card", "L4", "--to", "skypilot")
-    assert "accelerators: L4:1" in result.output
-    assert "--resume" in result.output
 
 
 def test_time_limits_in_all_of_slurms_forms():

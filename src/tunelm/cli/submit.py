@@ -14,7 +14,7 @@ Examples:
   tunelm submit my_task.toml --study local --trials 30 --at-once 8 --out runs/study
   tunelm submit my_task.toml --dry-run                     print the script, submit nothing
   tunelm submit my_task.toml --setup "module load cuda" --setup "source venv/bin/activate"
-  tunelm submit my_task.toml --gpus 1 --to skypilot > job.yaml
+  tunelm submit my_task.toml --gpus 1 --card L4 --to skypilot > job.yaml
 
 docs/cluster.md has the rest.
 """
@@ -60,34 +60,88 @@ def submit_command(task: str, to: str, card: str | None, dry_run: bool, **asked:
     A job that is preempted or reaches its time limit is put back into the queue and goes on. With
     --study the trials of `tunelm adapt ROUTE TASK --study` run side by side.
     """
-    from tunelm.cluster import arrays, jobs, slurm
-    from tunelm.cluster.script import batch_script, skypilot_yaml
+    from tunelm.cluster import arrays, jobs
+    from tunelm.cluster.script import batch_script
 
-    request, work = _request(asked), _work(task, asked)
+    request = _request(asked)
+    if to == "skypilot":
+        _print_rented(task, asked, request, card)
+        return
+    if card:
+        raise click.UsageError("--card is for --to skypilot: the partition says which GPU it is.")
+    work = _work(task, asked)
     if asked["nodes"] > 1:
         click.echo(MANY_NODES, err=True)
     study = _study(task, work, asked)
-    if to == "skypilot":
-        if study is not None:
-            raise click.UsageError("--study is for Slurm: SkyPilot has no arrays.")
-        click.echo(skypilot_yaml(work, request, card), nl=False)
-        return
-    if dry_run or not slurm.installed():
-        if slurm.installed():
-            slurm.check_request(request, slurm.partitions())
+    why = _not_checked(request)
+    if dry_run or why:
         text = arrays.by_hand(study, request) if study else batch_script(work, request)
         click.echo(text, nl=False)
         if not dry_run:
-            click.echo(
-                "There is no Slurm on this machine, so nothing was submitted; this is the script.",
-                err=True,
-            )
+            click.echo(f"{why}, so nothing was submitted; this is the script.", err=True)
             sys.exit(1)
+        if why:
+            click.echo(f"{why}, so what it asks for was not checked.", err=True)
         return
     found = arrays.hand_in_study(study, request) if study else [jobs.hand_in(work, request)]
     for job in found:
         click.echo(f"job {job.id}{f', {job.part}' if job.part else ''}: {job.said}")
     click.echo(f"run: {work.run}   tunelm logs {work.run} --follow   tunelm cancel {work.run}")
+
+
+def _not_checked(request: Any) -> str | None:
+    """Why no cluster can be asked from here. Raises ConfigError for what it cannot give."""
+    from tunelm.cluster import slurm
+
+    if not slurm.installed():
+        return "There is no Slurm on this machine"
+    try:
+        known = slurm.partitions()
+    except slurm.SlurmError as error:
+        return f"Slurm does not answer here ({str(error).rstrip('.')})"
+    slurm.check_request(request, known)
+    return None
+
+
+def _print_rented(task: str, asked: dict[str, Any], request: Any, card: str | None) -> None:
+    """The SkyPilot file, on standard output."""
+    from tunelm.cluster.rented import Rented, skypilot_yaml
+    from tunelm.config import BUILTIN, load_config
+    from tunelm.errors import ConfigError
+    from tunelm.rundir import default_out
+
+    theirs = [f"--{name}" for name in ("partition", "account", "qos", "study") if asked[name]]
+    theirs += ["--time"] * bool(asked["limit"]) + ["--nodes"] * (asked["nodes"] > 1)
+    if theirs:
+        raise click.UsageError(f"{', '.join(theirs)}: for Slurm, not for --to skypilot.")
+    if bool(card) != bool(request.gpus):
+        raise click.UsageError(
+            "--gpus says how many and --card which, such as --gpus 1 --card L4: give both or none."
+        )
+    config = load_config(task, asked["overrides"])
+    name, named = config.task.name, task
+    if task.endswith(".toml"):
+        here = Path.cwd().resolve()
+        base = config.model.base if Path(config.model.base).is_dir() else None
+        data = config.data
+        for file in (task, data.path, data.corpus, data.neutral, base):
+            if file and not str(file).startswith(BUILTIN) and not _lies_in(Path(file), here):
+                raise ConfigError(
+                    f"{file} does not lie in {here}, the folder that is uploaded. Go to a folder "
+                    "that holds the task and all files it names, and say it again."
+                )
+        named = Path(task).resolve().relative_to(here).as_posix()
+    given = [part for override in asked["overrides"] for part in ("--set", override)]
+    command = ("tunelm", "compare", named, *given)
+    run = (asked["out"] or default_out(name)).resolve()
+    click.echo(
+        skypilot_yaml(Rented(f"tunelm-{name}", command, run, asked["setup"]), request, card),
+        nl=False,
+    )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)
 
 
 def _request(asked: dict[str, Any]) -> Any:

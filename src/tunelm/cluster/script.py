@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,43 +97,3 @@ def _options(work: Work, request: JobRequest) -> list[str]:
         ("signal", f"B:USR1@{WARNING_S}" if request.minutes else None),
     ]
     return [f"--{name}={value}" for name, value in wanted if value is not None] + ["--requeue"]
-
-
-def skypilot_yaml(work: Work, request: JobRequest, card: str | None) -> str:
-    """The same work as a SkyPilot task, for those who rent GPUs: `sky jobs launch FILE`.
-
-    SkyPilot's managed jobs recover from a preemption by running the same lines again; the run
-    directory lies in a bucket, so that they go on there.
-    """
-    lines = [f"name: {work.name}", "resources:"]
-    if request.gpus:
-        lines.append(f"  accelerators: {card or 'A100'}:{request.gpus}")
-    if request.cpus:
-        lines.append(f"  cpus: {request.cpus}+")
-    if request.memory:
-        lines.append(f"  memory: {request.memory.rstrip('GgBb')}+")
-    lines += [
-        "  use_spot: true",
-        f"num_nodes: {request.nodes}",
-        "workdir: .",
-        "file_mounts:",
-        "  /runs:",
-        f"    name: {work.name}-runs",
-        "    mode: MOUNT",
-        "setup: |",
-        *_indented(work.setup or ("pip install 'tunelm[all]'",)),
-        "run: |",
-        *_indented(
-            [
-                f"run=/runs/{work.run.name}",
-                "resume=",
-                'if [ -e "$run/config.json" ]; then resume=--resume; fi',
-                f'{shlex.join(work.command)} --out "$run" $resume',
-            ]
-        ),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
