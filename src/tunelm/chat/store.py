@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,7 @@ class ChatStore:
         """
         self.path = path
         self._db, self._notes = open_store(path)
+        weakref.finalize(self, self._db.close)  # a chat that keeps nothing has nobody who closes it
         self._db.create_function("holds", 2, _holds, deterministic=True)
         self._lock = threading.Lock()
 
