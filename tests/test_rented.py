@@ -19,6 +19,7 @@ import yaml
 from click.testing import Result
 
 from tests.cluster import scores, tunelm
+from tunelm.cluster import keep
 from tunelm.errors import ConfigError
 
 
@@ -127,12 +128,10 @@ def test_on_the_next_machine_it_goes_on_and_ends_with_the_same_scores(task: Path
     task.write_text(text, encoding="utf-8")
     bucket, run, here = tmp_path / "bucket", tmp_path / "disk" / "run", tmp_path / "here"
     bucket.mkdir()
-    run.parent.mkdir()
     first = start(bucket, run, task)
     wait_for_training(first, bucket)
     take_away(first)
     shutil.rmtree(run.parent)  # with the machine its disk is gone
-    run.parent.mkdir()
     whole = max(bucket.glob("state-*.tar"))
     part = whole.with_name("state-999998.tar")  # what was on its way when the machine went
     part.write_bytes(whole.read_bytes()[:5000])
@@ -156,14 +155,11 @@ def test_on_the_next_machine_it_goes_on_and_ends_with_the_same_scores(task: Path
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rented machines have Linux")
-def test_one_that_is_told_to_end_is_kept_and_one_without_a_bucket_goes_on(
-    task: Path, tmp_path: Path
-):
+def test_one_that_is_told_to_end_is_kept(task: Path, tmp_path: Path):
     text = task.read_text("utf-8").replace("max_steps = 6", "max_steps = 90000\nepochs = 9000")
     slow = tmp_path / "slow.toml"
     slow.write_text(text.replace('["constant", "baseline", "prompt", "local"]', '["local"]'))
     bucket, run = tmp_path / "bucket", tmp_path / "disk" / "run"
-    run.parent.mkdir()
     bucket.mkdir()
     process = start(bucket, run, slow)
     wait_for_training(process, bucket)
@@ -174,11 +170,49 @@ def test_one_that_is_told_to_end_is_kept_and_one_without_a_bucket_goes_on(
     assert in_training(bucket)
     assert list(run.parent.iterdir()) == [run]
 
-    lost = start(tmp_path / "nowhere", tmp_path / "other", task, every_s=2)
-    said, _ = lost.communicate(timeout=300)
-    assert f"not kept in {tmp_path / 'nowhere'}: " in said
-    assert (tmp_path / "other" / "report.json").is_file()
-    assert lost.returncode == 0, "what it ended with is in a folder that was made for it"
+
+@pytest.mark.skipif(os.name != "posix", reason="rented machines have Linux")
+def test_where_the_bucket_refuses_the_run_goes_on_and_says_so_in_the_end(
+    task: Path, tmp_path: Path
+):
+    bucket, run = tmp_path / "bucket", tmp_path / "run"
+    bucket.mkdir()
+    process = start(bucket, run, task, every_s=600)
+    while not run.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    bucket.rmdir()
+    bucket.touch()
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 74, said
+    assert f"not kept in {bucket}: " in said
+    assert (run / "report.json").is_file()
+    shutil.rmtree(run)
+    bucket.unlink()
+    missing = start(bucket, run, task)
+    assert "is no folder" in missing.communicate(timeout=60)[0]
+    assert missing.returncode == 2
+    assert not run.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rented machines have Linux")
+def test_an_archive_that_was_damaged_is_told_and_the_one_before_it_taken(tmp_path: Path):
+    bucket, run = tmp_path / "bucket", tmp_path / "run"
+    bucket.mkdir()
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    keep.put_away(bucket, run)
+    good = bucket / "state-000001.tar"
+    (bucket / "state-000002.tar").write_bytes(b"\1" * good.stat().st_size)
+    shutil.copy(good.with_suffix(".json"), bucket / "state-000002.json")
+    shutil.rmtree(run)
+    keep.take_out(bucket, run)
+    assert (run / "config.json").read_text() == "{}"
+    keep.put_away(bucket, run)
+    assert sorted(path.name for path in bucket.iterdir()) == [
+        "state-000003.json",
+        "state-000003.tar",
+    ]
 
 
 def test_a_command_that_fails_says_so_by_its_code(tmp_path: Path):

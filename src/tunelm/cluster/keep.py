@@ -45,14 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
         "--every", type=float, default=EVERY_S, metavar="SECONDS", help="%(default)g by default"
     )
     given = parser.parse_args(arguments)
+    if not given.bucket.is_dir():
+        parser.error(f"{given.bucket} is no folder: what is made here would be lost.")
     run: Path = given.run.absolute()
     take_out(given.bucket, run)
     resume = ["--resume"] if (run / "config.json").is_file() else []
-    process = subprocess.Popen(
-        [*given.command, "--out", str(run), *resume],
-        start_new_session=True,  # it hears a signal once: from here
-        preexec_fn=end_with_parent,
-    )
+    try:
+        process = subprocess.Popen(
+            [*given.command, "--out", str(run), *resume],
+            start_new_session=True,  # it hears a signal once: from here
+            preexec_fn=end_with_parent,
+        )
+    except OSError as error:
+        parser.error(f"{given.command[0]} cannot be started: {error.strerror}.")
     for told in (signal.SIGINT, signal.SIGTERM):
         signal.signal(told, lambda *_: process.send_signal(signal.SIGINT))
     code = _wait(process, given.bucket, run, given.every)
@@ -87,11 +92,16 @@ def take_out(bucket: Path, run: Path) -> None:
     """
     if run.exists():
         return
+    run.parent.mkdir(parents=True, exist_ok=True)
     new = run.with_name(f".{run.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
     for archive in _archives(bucket)[::-1]:
-        with tarfile.open(archive) as tar:
-            tar.extractall(new, filter="data")
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(new, filter="data")
+        except tarfile.TarError as error:
+            print(f"{archive} cannot be read: {error}", file=sys.stderr, flush=True)
+            continue
         break
     else:
         if not (bucket / WHOLE).is_dir():
