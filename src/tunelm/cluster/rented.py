@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import platform
 import re
@@ -68,8 +67,8 @@ def bucket_name(work: Rented) -> str:
 
     Lower-case letters, digits and hyphens, 63 characters at most, are allowed by all of them.
     """
-    whose = f"{getpass.getuser()}@{platform.node()}:{work.run}"
-    mark = hashlib.sha256(whose.encode()).hexdigest()[:10]
+    where = f"{platform.node()}:{work.run}"
+    mark = hashlib.sha256(where.encode()).hexdigest()[:10]
     plain = re.sub(r"[^a-z0-9]+", "-", work.name.lower()).strip("-")
     return f"{plain[:50].rstrip('-')}-{mark}"
 
