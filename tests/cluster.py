@@ -112,10 +112,7 @@ class Cluster:
         above = [one for p in gone for one in p.parents()]  # its environment cannot be read
         gone += [p for p in set(above) if p.name().startswith("slurmstepd")]
         gone.append(psutil.Process(self.worker.pid))
-        for deed in (psutil.Process.suspend, psutil.Process.kill):  # none sees another one's end
-            for process in gone:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    deed(process)
+        end_at_once(gone)
         self.worker.wait(timeout=20)
         down = ["scontrol", "update", f"NodeName={self.host}", "State=DOWN", "Reason=it died"]
         subprocess.run(down, check=True)
@@ -170,6 +167,14 @@ class Cluster:
             except subprocess.TimeoutExpired:  # it waits for a job that is slow to end
                 process.kill()
                 process.wait()
+
+
+def end_at_once(processes: list[psutil.Process]) -> None:
+    """Kill them so that none sees another one's end."""
+    for deed in (psutil.Process.suspend, psutil.Process.kill):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                deed(process)
 
 
 def _started(command: list[str]) -> subprocess.Popen[bytes]:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from click.testing import Result
 
-from tests.cluster import scores, tunelm
+from tests.cluster import end_at_once, scores, tunelm
 from tunelm.cluster import keep
 from tunelm.errors import ConfigError
 
@@ -93,11 +93,8 @@ def start(bucket: Path, run: Path, task: Path, every_s: float = 1) -> subprocess
 
 def take_away(process: subprocess.Popen[str]) -> None:
     """All its processes are gone in an instant."""
-    family = [psutil.Process(process.pid)]
-    family += family[0].children(recursive=True)
-    for deed in (psutil.Process.suspend, psutil.Process.kill):
-        for one in family:
-            deed(one)
+    first = psutil.Process(process.pid)
+    end_at_once([first, *first.children(recursive=True)])
     process.communicate()
 
 

@@ -19,6 +19,7 @@ import tunelm
 from tunelm.predict import CHUNK
 from tunelm.shards import TOLD, Chunk, chunks_of, dealt, main
 from tunelm.testing import make_tiny_model
+from tunelm.training.process import follow
 
 from .conftest import coloured, write_rows
 
@@ -184,9 +185,7 @@ def test_what_was_answered_before_a_kill_is_not_asked_again(
     _, alive = psutil.wait_procs(children, 20)
     assert not alive  # they end with the one that started them
     (kept, *_) = sorted(shards.glob("*.jsonl"))
-    text = kept.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]  # the last line may be half written
-    rows = [json.loads(line) for line in whole.splitlines()]
+    rows = next(follow(kept, whole=True))  # the last line may be half written
     marked = [{**row, "output": "marked"} for row in rows]
     kept.write_text("".join(json.dumps(row) + "\n" for row in marked), encoding="utf-8")
     (shards / "test-000000000.jsonl").write_text("", encoding="utf-8")  # of other rows than its own

@@ -105,43 +105,39 @@ def _not_checked(request: Any) -> str | None:
 
 def _print_rented(task: str, asked: dict[str, Any], request: Any, card: str | None) -> None:
     """The SkyPilot file, on standard output."""
-    from tunelm.cluster.rented import Rented, skypilot_yaml
+    from tunelm.cluster.rented import skypilot_yaml
+    from tunelm.cluster.script import Work
     from tunelm.config import BUILTIN, load_config
     from tunelm.errors import ConfigError
     from tunelm.rundir import default_out
 
-    theirs = [f"--{name}" for name in ("partition", "account", "qos", "study") if asked[name]]
-    theirs += ["--time"] * bool(asked["limit"]) + ["--nodes"] * (asked["nodes"] > 1)
-    if theirs:
-        raise click.UsageError(f"{', '.join(theirs)}: for Slurm, not for --to skypilot.")
+    theirs = {f"--{name}": asked[name] for name in ("partition", "account", "qos", "study")}
+    theirs |= {"--time": asked["limit"], "--nodes": asked["nodes"] > 1}
+    if given := [option for option, value in theirs.items() if value]:
+        raise click.UsageError(f"{', '.join(given)}: for Slurm, not for --to skypilot.")
     if bool(card) != bool(request.gpus):
         raise click.UsageError(
             "--gpus says how many and --card which, such as --gpus 1 --card L4: give both or none."
         )
-    config = load_config(task, asked["overrides"])
-    name, named = config.task.name, task
+    config, here, named = load_config(task, asked["overrides"]), Path.cwd().resolve(), task
     if task.endswith(".toml"):
-        here = Path.cwd().resolve()
         base = config.model.base if Path(config.model.base).is_dir() else None
-        data = config.data
-        for file in (task, data.path, data.corpus, data.neutral, base):
-            if file and not str(file).startswith(BUILTIN) and not _lies_in(Path(file), here):
+        files = (task, config.data.path, config.data.corpus, config.data.neutral, base)
+        for file in (str(file) for file in files if file):
+            if not file.startswith(BUILTIN) and not Path(file).resolve().is_relative_to(here):
                 raise ConfigError(
                     f"{file} does not lie in {here}, the folder that is uploaded. Go to a folder "
                     "that holds the task and all files it names, and say it again."
                 )
         named = Path(task).resolve().relative_to(here).as_posix()
-    given = [part for override in asked["overrides"] for part in ("--set", override)]
-    command = ("tunelm", "compare", named, *given)
-    run = (asked["out"] or default_out(name)).resolve()
-    click.echo(
-        skypilot_yaml(Rented(f"tunelm-{name}", command, run, asked["setup"]), request, card),
-        nl=False,
-    )
+    command = ("tunelm", "compare", named, *_sets(asked["overrides"]))
+    run = (asked["out"] or default_out(config.task.name)).resolve()
+    work = Work(f"tunelm-{config.task.name}", command, here, run, asked["setup"])
+    click.echo(skypilot_yaml(work, request, card), nl=False)
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)
+def _sets(overrides: tuple[str, ...]) -> list[str]:
+    return [part for override in overrides for part in ("--set", override)]
 
 
 def _request(asked: dict[str, Any]) -> Any:
@@ -169,12 +165,11 @@ def _work(task: str, asked: dict[str, Any]) -> Any:
     config = load_config(task, overrides)
     name = f"{config.task.name}-study" if study else config.task.name
     run = (asked["out"] or default_out(name)).resolve()
-    given = [part for override in overrides for part in ("--set", override)]
     named = str(Path(task).resolve()) if task.endswith(".toml") else task
     command = ("compare", named)
     if study:
         command = ("adapt", study, named, "--study", str(asked["trials"]))
-    whole = (sys.executable, "-m", "tunelm", *command, *given)
+    whole = (sys.executable, "-m", "tunelm", *command, *_sets(overrides))
     return Work(f"tunelm-{name}", whole, Path.cwd(), run, asked["setup"])
 
 

@@ -69,12 +69,13 @@ def _after(part: str, ids: dict[str, str]) -> str | None:
 def hand_in_study(study: StudyWork, request: JobRequest) -> list[Job]:
     """Write the scripts into the run directory, and submit them; only what is left is run.
 
+    `slurm.check_request` comes before.
+
     Raises:
-        ConfigError: what the cluster cannot give.
+        ConfigError: more trials than the cluster takes in one array.
         RunDirError: the run has a job that waits or runs.
         PrerequisiteError, SlurmError: there is no Slurm, or it refused; nothing is submitted then.
     """
-    slurm.check_request(request, slurm.partitions())
     most = slurm.largest_array()
     if most is not None and study.count > most:
         raise ConfigError(f"--trials {study.count}: this cluster has arrays of at most {most}.")

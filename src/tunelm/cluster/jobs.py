@@ -54,14 +54,12 @@ class Job:
 
 
 def hand_in(work: Work, request: JobRequest) -> Job:
-    """Write the script into the run directory, and submit it.
+    """Write the script into the run directory, and submit it; `slurm.check_request` comes before.
 
     Raises:
-        ConfigError: what the cluster cannot give.
         RunDirError: the run has a job that waits or runs.
         PrerequisiteError, SlurmError: there is no Slurm, or it refused.
     """
-    slurm.check_request(request, slurm.partitions())
     folder = free_folder(work.run)
     write_text(folder / SCRIPT, batch_script(work, request))
     note(folder, {"job": slurm.submit(folder / SCRIPT)})

@@ -94,18 +94,10 @@ def take_out(bucket: Path, run: Path) -> None:
         return
     run.parent.mkdir(parents=True, exist_ok=True)
     new = run.with_name(f".{run.name}.new")
-    for archive in _archives(bucket)[::-1]:
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(new, filter="data")
-        except tarfile.TarError as error:
-            print(f"{archive} cannot be read: {error}", file=sys.stderr, flush=True)
-            continue
-        break
-    else:
+    if not any(_extracted(archive, new) for archive in _archives(bucket)[::-1]):
         if not (bucket / WHOLE).is_dir():
             return
+        shutil.rmtree(new, ignore_errors=True)
         _copy(bucket / WHOLE, new)
     os.replace(new, run)
     print(f"taken out of {bucket}, to go on: {run}", flush=True)
@@ -151,6 +143,18 @@ def _archives(bucket: Path) -> list[Path]:
             if archive.stat().st_size == json.loads(seal.read_text(encoding="utf-8"))["bytes"]:
                 found.append(archive)
     return found
+
+
+def _extracted(archive: Path, to: Path) -> bool:
+    """Whether it could be taken apart, into a folder that holds nothing else."""
+    shutil.rmtree(to, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(to, filter="data")
+    except tarfile.TarError as error:
+        print(f"{archive} cannot be read: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _remove(archives: Iterable[Path]) -> None:

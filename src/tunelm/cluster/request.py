@@ -65,6 +65,20 @@ def time_text(minutes: int) -> str:
     return f"{days}-{clock}" if days else clock
 
 
+def gigabytes(memory: str) -> int:
+    """Memory as Slurm takes it (megabytes where there is no unit), in whole gigabytes, rounded up.
+
+    >>> gigabytes("16G"), gigabytes("1500M"), gigabytes("64000"), gigabytes("1T")
+    (16, 2, 63, 1024)
+
+    Raises ConfigError for anything else.
+    """
+    found = _MEMORY.fullmatch(check_memory(memory) or "")
+    assert found is not None
+    power = {"K": 1, "": 2, "M": 2, "G": 3, "T": 4}[found[2].upper()]
+    return -(-int(found[1]) * 1024**power // 1024**3)
+
+
 def check_memory(text: str | None) -> str | None:
     """Memory as Slurm takes it, such as 16G. Raises ConfigError for anything else."""
     if text is not None and not _MEMORY.fullmatch(text):
